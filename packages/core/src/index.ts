@@ -1,0 +1,13 @@
+/** The pure part of Twinloop. Namespaces follow the files: one concept, one file, one name. */
+export * as Lease from "./lease/Lease.ts"
+export { LeaseStore } from "./lease/LeaseStore.ts"
+export { Wake, type WakeSignal } from "./lease/Wake.ts"
+export * as MatrixEvent from "./matrix/MatrixEvent.ts"
+export * as SlidingSync from "./matrix/SlidingSync.ts"
+export * as Room from "./rooms/Room.ts"
+export * as CryptoEngine from "./sync/CryptoEngine.ts"
+export * as Homeserver from "./sync/Homeserver.ts"
+export * as HomeserverError from "./sync/HomeserverError.ts"
+export * as StoreError from "./sync/StoreError.ts"
+export * as SyncConfig from "./sync/SyncConfig.ts"
+export * as SyncStore from "./sync/SyncStore.ts"

@@ -1,0 +1,58 @@
+/**
+ * One room as the application sees it: a summary that a room list can show without asking anybody.
+ */
+import type { EventId, RoomId, TimelineEvent, UserId } from "../matrix/MatrixEvent.ts"
+import type { Hero, Membership } from "../matrix/SlidingSync.ts"
+
+/** Who invites (or whom one knocks at), from the stripped state. */
+export interface Invite {
+  readonly inviter?: UserId
+  readonly inviterDisplayName?: string
+  /** The inviter means a direct chat. Spec: `is_direct` of `m.room.member`. */
+  readonly isDirect: boolean
+}
+
+/** What unread counts are computed from; the count itself needs push rules and decrypted events. */
+export interface UnreadInputs {
+  /** As the homeserver counts, where it does (Synapse always says 0). */
+  readonly notificationCount: number
+  readonly highlightCount: number
+  /** The latest event that this user has read, by receipt. Spec: `m.read`, `m.read.private`. */
+  readonly readReceipt?: EventId
+  /** Spec: `m.fully_read`. */
+  readonly fullyRead?: EventId
+  /** Spec: `m.marked_unread`. */
+  readonly markedUnread: boolean
+  /** Live events by others since the read receipt moved. */
+  readonly liveSinceRead: number
+}
+
+export interface Room {
+  readonly roomId: RoomId
+  readonly membership: Membership
+  /** The name to show, by the spec's algorithm, never empty. */
+  readonly displayName: string
+  /** `m.room.name`, if the room has one. */
+  readonly name?: string
+  readonly canonicalAlias?: string
+  readonly topic?: string
+  /** `mxc:` URL of the room, or of the other member of a direct chat. */
+  readonly avatar?: string
+  readonly heroes: ReadonlyArray<Hero>
+  readonly joinedCount: number
+  readonly invitedCount: number
+  readonly isDm: boolean
+  readonly isEncrypted: boolean
+  /** `m.room.create`'s type (`m.space`, ...), absent for an ordinary room. */
+  readonly roomType?: string
+  /** The room that replaces this one. Spec: `m.room.tombstone`. */
+  readonly replacedBy?: RoomId
+  /** Sort key for recency: larger is more recent. */
+  readonly bumpStamp: number
+  /** The newest timeline event. */
+  readonly latestEvent?: TimelineEvent
+  readonly invite?: Invite
+  readonly unread: UnreadInputs
+  /** Who is typing, without oneself. Not durable: empty after a restart. */
+  readonly typing: ReadonlyArray<UserId>
+}
