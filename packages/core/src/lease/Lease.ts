@@ -36,7 +36,7 @@ export interface LeaseRow {
 
 /** A place in the queue for a name: first come, first served. */
 export interface Waiter {
-  /** Grows with every new waiter of the store. */
+  /** Larger than every ticket in the queue when it was drawn. */
   readonly ticket: number
   readonly holder: string
   readonly count: number
@@ -115,3 +115,226 @@ export interface ReleaseRequest {
 export type ReleaseOutcome =
   | { readonly _tag: "Released"; readonly handedTo: ReadonlyArray<string> }
   | { readonly _tag: "NotHeld" }
+
+/** A name that nobody has ever taken. */
+export const emptyTable: LeaseTable = { rows: [], waiters: [] }
+
+/** Whether an expiry still counts at `nowMillis`: not passed, and not farther away than the lease that wrote it. */
+const counts = (expiresAtMillis: number, lengthMillis: number, nowMillis: number): boolean =>
+  expiresAtMillis > nowMillis && expiresAtMillis <= nowMillis + lengthMillis
+
+const isDead = (request: TakeRequest, holder: string): boolean => request.presumedDead?.holder === holder
+
+/** Whether a row is owned by somebody at `nowMillis`. */
+export const isHeld = (row: LeaseRow, nowMillis: number): boolean =>
+  counts(row.expiresAtMillis, row.leaseMillis, nowMillis)
+
+/** Whether a fence still stands: each row that this holder took under this generation is still his. Expiry plays no part. */
+export const stands = (table: LeaseTable, fence: Fence): boolean =>
+  table.rows.some((row) => row.holder === fence.holder && row.generation === fence.generation)
+
+/** The newest generation of a name; 0 when nobody has ever taken it. */
+export const generationOf = (table: LeaseTable): number =>
+  table.rows.reduce((newest, row) => Math.max(newest, row.generation), 0)
+
+const liveWaiters = (table: LeaseTable, nowMillis: number): ReadonlyArray<Waiter> =>
+  table.waiters.filter((waiter) => counts(waiter.expiresAtMillis, waiter.ticketMillis, nowMillis))
+
+const freeSlot = (slot: number): LeaseRow => ({
+  slot,
+  holder: "",
+  generation: 0,
+  expiresAtMillis: 0,
+  leaseMillis: 0,
+  peer: {}
+})
+
+/** Rows for every permit, with an unowned one where none is stored. Rows beyond `permits` are kept as they are. */
+const withAllSlots = (table: LeaseTable, permits: number): ReadonlyArray<LeaseRow> => {
+  const bySlot = new Map(table.rows.map((row) => [row.slot, row]))
+  return Array.from({ length: permits }, (_, slot) => bySlot.get(slot) ?? freeSlot(slot))
+}
+
+const replaceRows = (table: LeaseTable, rows: ReadonlyArray<LeaseRow>): ReadonlyArray<LeaseRow> => {
+  const bySlot = new Map(table.rows.map((row) => [row.slot, row]))
+  for (const row of rows) bySlot.set(row.slot, row)
+  return [...bySlot.values()].sort((a, b) => a.slot - b.slot)
+}
+
+/** Gives rows to a holder: the generation stays when every row was his last, and grows by one otherwise (invariant I1). */
+const assign = (
+  table: LeaseTable,
+  rows: ReadonlyArray<LeaseRow>,
+  to: { readonly holder: string; readonly peer: Peer; readonly expiresAtMillis: number; readonly leaseMillis: number }
+): ReadonlyArray<LeaseRow> => {
+  const first = rows[0]
+  const same =
+    first !== undefined && rows.every((row) => row.holder === to.holder && row.generation === first.generation)
+  const generation = same ? first.generation : generationOf(table) + 1
+  return rows.map((row) => ({ slot: row.slot, generation, ...to }))
+}
+
+/** The rows that a holder should be given: his own first, so that their generation can stay. */
+const choose = (rows: ReadonlyArray<LeaseRow>, holder: string, count: number): ReadonlyArray<LeaseRow> =>
+  [...rows].sort((a, b) => Number(b.holder === holder) - Number(a.holder === holder) || a.slot - b.slot).slice(0, count)
+
+const firstToExpire = (rows: ReadonlyArray<LeaseRow>): LeaseRow | undefined =>
+  rows.reduce<LeaseRow | undefined>(
+    (first, row) => (first === undefined || row.expiresAtMillis < first.expiresAtMillis ? row : first),
+    undefined
+  )
+
+/** The queue with the asker in it. A ticket with more than two thirds of its life left is not touched: no write per look. */
+const queue = (table: LeaseTable, live: ReadonlyArray<Waiter>, request: TakeRequest): ReadonlyArray<Waiter> => {
+  if (request.enqueueMillis === undefined) return live
+  const expiresAtMillis = request.nowMillis + request.enqueueMillis
+  const refreshed = { expiresAtMillis, ticketMillis: request.enqueueMillis, count: request.count, peer: request.peer }
+  const own = live.find((waiter) => waiter.holder === request.holder)
+  if (own !== undefined) {
+    const fresh = own.count === request.count && own.expiresAtMillis - request.nowMillis > (own.ticketMillis * 2) / 3
+    return fresh ? live : live.map((waiter) => (waiter === own ? { ...waiter, ...refreshed } : waiter))
+  }
+  const ticket = table.waiters.reduce((last, waiter) => Math.max(last, waiter.ticket), 0) + 1
+  return [...live, { ticket, holder: request.holder, ...refreshed }]
+}
+
+/**
+ * Decides a take: granted when enough permits are free, expired, dead or the asker's own, and nobody waits ahead.
+ *
+ * A permit that is the asker's own already (handed over at a release, or kept from before) needs no queueing. Gives the
+ * table as it is afterwards, and the outcome.
+ */
+export const decideTake = (table: LeaseTable, request: TakeRequest): readonly [LeaseTable, TakeOutcome] => {
+  const { holder, nowMillis, leaseMillis, count } = request
+  const rows = withAllSlots(table, request.permits)
+  const live = liveWaiters(table, nowMillis).filter((waiter) => !isDead(request, waiter.holder))
+  const own = rows.filter((row) => row.holder === holder && isHeld(row, nowMillis))
+  const takeable = rows.filter((row) => row.holder === holder || !isHeld(row, nowMillis) || isDead(request, row.holder))
+  const mayPass = own.length >= count || aheadOf(live, holder) === undefined
+  if (mayPass && takeable.length >= count) {
+    const expiresAtMillis = nowMillis + leaseMillis
+    const granted = assign(table, choose(takeable, holder, count), {
+      holder,
+      peer: request.peer,
+      expiresAtMillis,
+      leaseMillis
+    })
+    const waiters = live.filter((waiter) => waiter.holder !== holder)
+    return [
+      { rows: replaceRows(table, granted), waiters },
+      {
+        _tag: "Granted",
+        generation: granted[0]!.generation,
+        slots: granted.map((row) => row.slot),
+        expiresAtMillis
+      }
+    ]
+  }
+  const waiters = queue(table, live, request)
+  return [
+    { rows: table.rows, waiters },
+    { _tag: "Busy", blocker: blockerOf(rows, live, request) }
+  ]
+}
+
+/** The first live waiter in front of a holder, or `undefined` when the holder is first (or when nobody waits). */
+const aheadOf = (live: ReadonlyArray<Waiter>, holder: string): Waiter | undefined => {
+  const first = live[0]
+  return first === undefined || first.holder === holder ? undefined : first
+}
+
+/** Whom to watch: the holder whose permit frees first; when permits are free, the waiter ahead. */
+const blockerOf = (rows: ReadonlyArray<LeaseRow>, live: ReadonlyArray<Waiter>, request: TakeRequest): Blocker => {
+  const held = rows.filter(
+    (row) => row.holder !== request.holder && isHeld(row, request.nowMillis) && !isDead(request, row.holder)
+  )
+  const row = firstToExpire(held)
+  if (row !== undefined) {
+    return { kind: "holder", holder: row.holder, peer: row.peer, expiresAtMillis: row.expiresAtMillis }
+  }
+  const ahead = aheadOf(live, request.holder)
+  return ahead === undefined
+    ? { kind: "waiter", holder: request.holder, peer: {}, expiresAtMillis: request.nowMillis }
+    : { kind: "waiter", holder: ahead.holder, peer: ahead.peer, expiresAtMillis: ahead.expiresAtMillis }
+}
+
+/**
+ * Decides a renewal: the new expiry, or `undefined` when the lease is somebody else's by now.
+ *
+ * A lease that expired and that nobody took is renewed: its generation has not moved, so nothing else can have been
+ * committed in between.
+ */
+export const decideRenew = (
+  table: LeaseTable,
+  request: RenewRequest
+): readonly [LeaseTable, expiresAtMillis: number | undefined] => {
+  const { fence } = request
+  if (!stands(table, fence)) return [table, undefined]
+  const expiresAtMillis = request.nowMillis + request.leaseMillis
+  const rows = table.rows.map((row) =>
+    row.holder === fence.holder && row.generation === fence.generation
+      ? { ...row, expiresAtMillis, leaseMillis: request.leaseMillis }
+      : row
+  )
+  return [{ rows, waiters: table.waiters }, expiresAtMillis]
+}
+
+/** Hands free rows to the waiters at the front, as far as they reach, each for `handoverMillis` until it confirms. */
+const handOver = (
+  table: LeaseTable,
+  nowMillis: number,
+  handoverMillis: number
+): readonly [LeaseTable, ReadonlyArray<string>] => {
+  let current: LeaseTable = { rows: table.rows, waiters: liveWaiters(table, nowMillis) }
+  const handedTo: Array<string> = []
+  for (const waiter of current.waiters) {
+    const free = current.rows.filter((row) => !isHeld(row, nowMillis))
+    if (free.length < waiter.count) break
+    const given = assign(current, choose(free, waiter.holder, waiter.count), {
+      holder: waiter.holder,
+      peer: waiter.peer,
+      expiresAtMillis: nowMillis + handoverMillis,
+      leaseMillis: handoverMillis
+    })
+    handedTo.push(waiter.holder)
+    current = {
+      rows: replaceRows(current, given),
+      waiters: current.waiters.filter((other) => other.ticket !== waiter.ticket)
+    }
+  }
+  return [current, handedTo]
+}
+
+const free = (table: LeaseTable, owned: (row: LeaseRow) => boolean): LeaseTable => ({
+  rows: table.rows.map((row) => (owned(row) ? { ...row, expiresAtMillis: 0 } : row)),
+  waiters: table.waiters
+})
+
+/**
+ * Decides a release: the permits go to the first waiters, who then own them under a new generation; without waiters they
+ * are free, and the holder who takes them again finds his generation unchanged.
+ */
+export const decideRelease = (table: LeaseTable, request: ReleaseRequest): readonly [LeaseTable, ReleaseOutcome] => {
+  const { fence, nowMillis } = request
+  if (!stands(table, fence)) return [table, { _tag: "NotHeld" }]
+  const freed = free(table, (row) => row.holder === fence.holder && row.generation === fence.generation)
+  const [next, handedTo] = handOver(freed, nowMillis, request.handoverMillis)
+  return [next, { _tag: "Released", handedTo }]
+}
+
+/** Decides that a waiter gives up: its ticket goes, and what was handed to it meanwhile is passed on. */
+export const decideLeave = (
+  table: LeaseTable,
+  request: { readonly holder: string; readonly nowMillis: number; readonly handoverMillis: number }
+): readonly [LeaseTable, ReleaseOutcome] => {
+  const queued = table.waiters.some((waiter) => waiter.holder === request.holder)
+  const owns = table.rows.some((row) => row.holder === request.holder && isHeld(row, request.nowMillis))
+  if (!queued && !owns) return [table, { _tag: "NotHeld" }]
+  const without: LeaseTable = {
+    rows: table.rows,
+    waiters: table.waiters.filter((waiter) => waiter.holder !== request.holder)
+  }
+  const freed = free(without, (row) => row.holder === request.holder)
+  const [next, handedTo] = handOver(freed, request.nowMillis, request.handoverMillis)
+  return [next, { _tag: "Released", handedTo }]
+}

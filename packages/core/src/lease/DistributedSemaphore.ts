@@ -1,0 +1,360 @@
+/**
+ * A semaphore whose permits are shared by processes: Effect's `Semaphore`, over a `LeaseStore`.
+ *
+ * Includes `make`, the scoped `take` and `tryTake`, `withPermits`, and the `Grant` with its generation. Waiting is
+ * interruptible, first come first served, and ends by signal, with a bounded poll behind it.
+ *
+ * Invariants: I1 (a grant carries the generation that every write must show), I4 (the lease row is free when the scope is
+ * closed), I5 (`isDirty` compares with the one generation under which memory is valid), I10.
+ *
+ * Gotchas: `effect` under `withPermits` fails with `LeaseLost` at once when the grant is lost; a grant from `take` only
+ * says so (`lost`), and whoever took it must race his work against it. Either way the fence in the commit is what protects
+ * the data.
+ *
+ * Not here: the rules (`Lease.ts`), the decisions (`LeaseMachine.ts`).
+ */
+import { Clock, Deferred, Effect, Exit, Layer, Option, Random, Ref, Schema, Scope, ScopedRef, Semaphore } from "effect"
+import type { StoreError } from "../sync/StoreError.ts"
+import { SyncConfig, type SyncConfigShape } from "../sync/SyncConfig.ts"
+import type { Blocker, Fence, TakeRequest } from "./Lease.ts"
+import * as LeaseMachine from "./LeaseMachine.ts"
+import { LeaseStore } from "./LeaseStore.ts"
+import * as LeaseStoreMemory from "./LeaseStoreMemory.ts"
+import { Wake, type WakeSignal } from "./Wake.ts"
+
+/** The grant is gone: another holder took the lease, or the store could not be asked for as long as the lease lasts. */
+export class LeaseLost extends Schema.TaggedError<LeaseLost>("@twinloop/core/LeaseLost")("LeaseLost", {
+  name: Schema.String,
+  generation: Schema.Finite,
+  reason: Schema.Literals(["takenOver", "unreachable"]),
+  message: Schema.String
+}) {}
+
+/** Proof of ownership, valid while its scope is open and `lost` has not happened. */
+export interface Grant extends Fence {
+  /** True when what is in memory may be outdated: somebody else owned it since, or nothing was loaded yet (invariant I5). */
+  readonly isDirty: boolean
+  /** What is in memory was loaded or committed under this generation. */
+  readonly markClean: Effect.Effect<void>
+  /** What is in memory is void; the next grant is dirty, whoever owned it in between. */
+  readonly markDirty: Effect.Effect<void>
+  /** Happens when the grant is lost, and never else. */
+  readonly lost: Effect.Effect<LeaseLost>
+}
+
+export interface DistributedSemaphore {
+  readonly name: string
+  readonly permits: number
+  /** Waits for a permit, in order of arrival; it is released when the scope closes. Fails when the store can't be used. */
+  readonly take: Effect.Effect<Grant, StoreError, Scope.Scope>
+  /** A permit if one is free and nobody waits, without waiting; otherwise who has it. */
+  readonly tryTake: Effect.Effect<TryTaken, StoreError, Scope.Scope>
+  /** Runs an effect while holding `permits` permits, all of them or none; fails with `LeaseLost` at once when they are lost. */
+  withPermits(
+    permits: number
+  ): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseLost | StoreError, R>
+  /** `withPermits(1)` */
+  withPermit<A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | LeaseLost | StoreError, R>
+  /** Runs an effect if a permit is free at once, else gives `None`. */
+  withPermitIfAvailable<A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ): Effect.Effect<Option.Option<A>, E | LeaseLost | StoreError, R>
+}
+
+export type TryTaken =
+  | { readonly _tag: "Taken"; readonly grant: Grant }
+  | { readonly _tag: "Busy"; readonly blocker: Blocker }
+
+/** The topic on which a holder tells its watchers that a name's lease has moved. */
+export const topic = (name: string): string => `lease:${name}`
+
+/** One holder identity of this process; a grant uses one at a time, so that two grants are never the same holder. */
+interface Lane {
+  readonly holder: string
+  /** The generation under which memory is valid, if any (invariant I5: the only such record). */
+  readonly validGeneration: Ref.Ref<number | undefined>
+}
+
+interface Options {
+  readonly name: string
+  /** How many permits there are, over all processes; every process must say the same. */
+  readonly permits: number
+}
+
+/** What every step of one semaphore works with. */
+interface Env {
+  readonly options: Options
+  readonly store: LeaseStore["Service"]
+  readonly wake: Wake["Service"]
+  readonly config: SyncConfigShape
+  /** Queues this process's own fibers, so that only one at a time asks the store for a permit. */
+  readonly local: Semaphore.Semaphore
+  /** Lanes not in use. */
+  readonly lanes: Array<Lane>
+}
+
+type Held = Extract<LeaseMachine.State, { _tag: "Held" }>
+type Refused = Extract<LeaseMachine.State, { _tag: "Refused" }>
+
+/** Whether asking the store again can help. */
+const isTransient = (error: StoreError): boolean =>
+  error.reason._tag === "StoreBusy" || error.reason._tag === "StoreFull"
+
+const lostError = (fence: Fence, reason: LeaseMachine.LostReason): LeaseLost => {
+  const what = `The lease "${fence.name}" (generation ${fence.generation})`
+  return new LeaseLost({
+    name: fence.name,
+    generation: fence.generation,
+    reason,
+    message:
+      reason === "takenOver"
+        ? `${what} was taken over by another process. The work under it was stopped; nothing can be written under it.`
+        : `${what} could not be renewed for as long as it lasts, so another process may own it. The work under it was stopped.`
+  })
+}
+
+const takeOnce = (env: Env, lane: Lane, count: number, once: boolean, presumedDead: string | undefined) =>
+  Effect.gen(function* () {
+    const asked: TakeRequest = {
+      name: env.options.name,
+      permits: env.options.permits,
+      count,
+      holder: lane.holder,
+      peer: env.wake.self,
+      nowMillis: yield* Clock.currentTimeMillis,
+      leaseMillis: env.config.leaseMillis
+    }
+    const outcome = yield* env.store.take({
+      ...asked,
+      ...(once ? {} : { enqueueMillis: env.config.ticketMillis }),
+      ...(presumedDead === undefined ? {} : { presumedDead: { holder: presumedDead } })
+    })
+    return { _tag: "TakeAnswered" as const, outcome, nowMillis: yield* Clock.currentTimeMillis }
+  }).pipe(
+    Effect.catchIf(
+      (error) => isTransient(error) && !once,
+      () => Effect.map(Clock.currentTimeMillis, (nowMillis) => ({ _tag: "TakeFailed" as const, nowMillis }))
+    )
+  )
+
+/** Waits for a signal or the time, whichever comes first. */
+const awaitSignal = Effect.fnUntraced(function* (signal: Effect.Effect<WakeSignal>, untilMillis: number) {
+  const millis = Math.max(0, untilMillis - (yield* Clock.currentTimeMillis))
+  const by = yield* Effect.timeoutOption(signal, millis)
+  const nowMillis = yield* Clock.currentTimeMillis
+  return { _tag: "Woken" as const, by: Option.getOrElse(by, () => "Time" as const), nowMillis }
+})
+
+/** Asks, watches and waits until the lease is held, or (`once`) refused. */
+const ask = Effect.fnUntraced(function* (env: Env, lane: Lane, count: number, once: boolean) {
+  const watched = yield* ScopedRef.make<Effect.Effect<WakeSignal>>(() => Effect.never)
+  let [state, commands] = LeaseMachine.start(once)
+  while (state._tag === "Asking" || state._tag === "Waiting") {
+    let input: LeaseMachine.Input | undefined
+    for (const command of commands) {
+      switch (command._tag) {
+        case "Watch":
+          yield* ScopedRef.set(watched, env.wake.subscribe(command.blocker.peer, topic(env.options.name)))
+          break
+        case "Take":
+          input = yield* takeOnce(env, lane, count, once, command.presumedDead)
+          break
+        case "Await":
+          input = yield* awaitSignal(command.signal ? yield* ScopedRef.get(watched) : Effect.never, command.untilMillis)
+          break
+        case "RenewAfter":
+          return yield* Effect.die("a lease that isn't held can't be renewed")
+      }
+    }
+    if (input === undefined) return yield* Effect.die("a state that waits for nothing can't go on")
+    ;[state, commands] = LeaseMachine.step(env.config, state, input)
+  }
+  return state as Held | Refused
+}, Effect.scoped)
+
+const renewOnce = Effect.fnUntraced(function* (env: Env, fence: Fence, expiresAtMillis: number) {
+  const nowMillis = yield* Clock.currentTimeMillis
+  // Never waits longer for the store than the lease lasts, and for at least one try when it is over.
+  const patienceMillis = Math.min(env.config.leaseMillis, Math.max(env.config.renewMillis, expiresAtMillis - nowMillis))
+  return yield* env.store.renew({ fence, nowMillis, leaseMillis: env.config.leaseMillis }).pipe(
+    Effect.timeout(patienceMillis),
+    Effect.matchEffect({
+      onSuccess: (renewed) =>
+        Effect.map(Clock.currentTimeMillis, (nowMillis) => ({
+          _tag: "RenewAnswered" as const,
+          expiresAtMillis: renewed,
+          nowMillis
+        })),
+      onFailure: () => Effect.map(Clock.currentTimeMillis, (nowMillis) => ({ _tag: "RenewFailed" as const, nowMillis }))
+    })
+  )
+})
+
+/** Renews for as long as the lease is ours; ends with the reason for which it is not. */
+const keep = Effect.fnUntraced(function* (env: Env, fence: Fence, held: Held) {
+  let state: LeaseMachine.State = held
+  let millis = env.config.renewMillis
+  while (state._tag === "Held") {
+    yield* Effect.sleep(millis)
+    const input: LeaseMachine.Input = yield* renewOnce(env, fence, state.expiresAtMillis)
+    const [next, commands]: LeaseMachine.Step = LeaseMachine.step(env.config, state, input)
+    for (const command of commands) if (command._tag === "RenewAfter") millis = command.millis
+    state = next
+  }
+  return state._tag === "Lost" ? lostError(fence, state.reason) : yield* Effect.die("a held lease ends by being lost")
+})
+
+const release = (env: Env, fence: Fence) =>
+  Effect.gen(function* () {
+    const nowMillis = yield* Clock.currentTimeMillis
+    yield* env.store.release({ fence, nowMillis, handoverMillis: env.config.handoverMillis })
+    yield* env.wake.notify(topic(fence.name))
+  }).pipe(
+    Effect.catch((error) =>
+      Effect.logWarning(
+        `The lease "${fence.name}" could not be released; others get it when it expires, in ${env.config.leaseMillis} ms at most. ${error.message}`
+      )
+    )
+  )
+
+/** Gives up a place in the queue, and whatever was granted at that very moment. */
+const leave = (env: Env, lane: Lane) =>
+  Effect.gen(function* () {
+    const nowMillis = yield* Clock.currentTimeMillis
+    const { name } = env.options
+    yield* env.store.leave({ name, holder: lane.holder, nowMillis, handoverMillis: env.config.handoverMillis })
+    yield* env.wake.notify(topic(name))
+  }).pipe(
+    Effect.catch((error) =>
+      Effect.logWarning(
+        `A place in the queue for the lease "${env.options.name}" could not be given up; it lapses in ${env.config.ticketMillis} ms. ${error.message}`
+      )
+    )
+  )
+
+const grantOf = Effect.fnUntraced(function* (env: Env, lane: Lane, held: Held) {
+  const fence: Fence = { name: env.options.name, holder: lane.holder, generation: held.generation }
+  const lost = yield* Deferred.make<LeaseLost>()
+  yield* Effect.forkScoped(Effect.flatMap(keep(env, fence, held), (error) => Deferred.succeed(lost, error)))
+  const grant: Grant = {
+    ...fence,
+    isDirty: (yield* Ref.get(lane.validGeneration)) !== held.generation,
+    markClean: Ref.set(lane.validGeneration, held.generation),
+    markDirty: Ref.set(lane.validGeneration, undefined),
+    lost: Deferred.await(lost)
+  }
+  return grant
+})
+
+/** Gets `count` permits from the store for as long as the scope is open; the local permits are held already. */
+const acquire = Effect.fnUntraced(function* (env: Env, count: number, once: boolean) {
+  const lane = yield* Effect.acquireRelease(
+    Effect.sync(() => env.lanes.shift()!),
+    (lane) => Effect.sync(() => env.lanes.unshift(lane))
+  )
+  const scope = yield* Effect.scope
+  const state = yield* Effect.uninterruptibleMask((restore) =>
+    restore(ask(env, lane, count, once)).pipe(
+      Effect.onExit((exit) => (Exit.isFailure(exit) ? leave(env, lane) : Effect.void)),
+      Effect.tap((state) =>
+        state._tag === "Held"
+          ? Scope.addFinalizer(
+              scope,
+              release(env, { name: env.options.name, holder: lane.holder, generation: state.generation })
+            )
+          : Effect.void
+      )
+    )
+  )
+  return state._tag === "Held"
+    ? { _tag: "Taken" as const, grant: yield* grantOf(env, lane, state) }
+    : { _tag: "Busy" as const, blocker: state.blocker }
+})
+
+const waitFor = Effect.fnUntraced(function* (env: Env, count: number) {
+  yield* env.local.takeScoped(count)
+  const taken = yield* acquire(env, count, false)
+  return taken._tag === "Taken" ? taken.grant : yield* Effect.die("a take that waits can't be refused")
+})
+
+/** Another fiber of this process has it: the blocker is ourselves, and nobody knows for how long. */
+const busyHere = (env: Env): TryTaken => ({
+  _tag: "Busy",
+  blocker: { kind: "holder", holder: env.config.role, peer: env.wake.self, expiresAtMillis: Number.POSITIVE_INFINITY }
+})
+
+const tryOnce = (env: Env): Effect.Effect<TryTaken, StoreError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.scope
+    // A scope of its own, so that a refusal gives everything back at once and not when the caller's scope closes.
+    const own = yield* Scope.fork(scope)
+    const here = yield* Effect.uninterruptible(
+      Effect.tap(env.local.takeIfAvailable(1), (taken) =>
+        taken ? Scope.addFinalizer(own, env.local.release(1)) : Effect.void
+      )
+    )
+    const taken = here ? yield* Scope.provide(acquire(env, 1, true), own) : busyHere(env)
+    if (taken._tag === "Busy") yield* Scope.close(own, Exit.void)
+    return taken
+  })
+
+const guarded = <A, E, R>(grant: Grant, self: Effect.Effect<A, E, R>) =>
+  Effect.raceFirst(self, Effect.flatMap(grant.lost, Effect.fail))
+
+const hex = Effect.map(Random.nextIntBetween(0, 2 ** 32), (n) => n.toString(16).padStart(8, "0"))
+
+const makeLanes = Effect.fnUntraced(function* (instance: string, permits: number) {
+  const lanes: Array<Lane> = []
+  for (let lane = 0; lane < permits; lane++) {
+    const validGeneration = yield* Ref.make<number | undefined>(undefined)
+    lanes.push({ holder: permits === 1 ? instance : `${instance}/${lane}`, validGeneration })
+  }
+  return lanes
+})
+
+/**
+ * Makes a semaphore. Nothing is asked of the store until a permit is wanted.
+ *
+ * The holder's id is the configured role with 8 random bytes, so two processes can't be the same one by accident, even
+ * when both were given the same role.
+ */
+export const make = Effect.fnUntraced(function* (
+  options: Options
+): Effect.fn.Return<DistributedSemaphore, never, LeaseStore | Wake> {
+  const config = yield* SyncConfig
+  const env: Env = {
+    options,
+    config,
+    store: yield* LeaseStore,
+    wake: yield* Wake,
+    local: yield* Semaphore.make(options.permits),
+    lanes: yield* makeLanes(`${config.role}#${yield* hex}${yield* hex}`, options.permits)
+  }
+  const withPermits: DistributedSemaphore["withPermits"] = (count) => (self) =>
+    count >= 1 && count <= options.permits
+      ? Effect.scoped(Effect.flatMap(waitFor(env, count), (grant) => guarded(grant, self)))
+      : Effect.die(
+          new RangeError(
+            `withPermits(${count}) on "${options.name}": it has ${options.permits} permits, ask for 1 to that many`
+          )
+        )
+  return {
+    ...options,
+    take: waitFor(env, 1),
+    tryTake: tryOnce(env),
+    withPermits,
+    withPermit: withPermits(1),
+    withPermitIfAvailable: (self) =>
+      Effect.scoped(
+        Effect.flatMap(tryOnce(env), (taken) =>
+          taken._tag === "Busy" ? Effect.succeedNone : Effect.asSome(guarded(taken.grant, self))
+        )
+      )
+  }
+})
+
+/** For an application that is one process: nobody else can contend, nothing is stored, nothing is watched. */
+export const layerSingleProcess: Layer.Layer<LeaseStore | Wake> = Layer.merge(
+  LeaseStoreMemory.layerMemory,
+  Wake.layerNone
+)
