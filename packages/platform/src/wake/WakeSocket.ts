@@ -1,0 +1,126 @@
+/**
+ * Wake-ups between processes of one host over local sockets: Unix domain sockets, named pipes on Windows.
+ *
+ * Each process listens on a socket of its own; whoever waits for something of a peer connects to the peer's. A byte is a
+ * signal, the end of the stream is the peer's end, confirmed by pid and start time.
+ *
+ * Invariants: I10 (`ackMillis`; `WakeListener.ts`).
+ *
+ * Gotchas: a stopped process (SIGSTOP, a suspended app) accepts connections, in the kernel's backlog, but says nothing: it
+ * is `Unreachable` after `ackMillis`. One that is stopped later looks alive and silent, which is why every wait has a poll
+ * behind it. Several signals that nobody has waited for are one.
+ *
+ * Not here: where sockets live (`SocketDirectory.ts`), the listening side (`WakeListener.ts`).
+ */
+import { Wake } from "@twinloop/core"
+import type { Lease, WakeSignal } from "@twinloop/core"
+import { Deferred, Effect, Layer, Option, Queue } from "effect"
+import type { Cause, Scope } from "effect"
+import { createConnection } from "node:net"
+import type { Socket } from "node:net"
+import * as ProcessIdentity from "./ProcessIdentity.ts"
+import * as SocketDirectory from "./SocketDirectory.ts"
+import * as WakeListener from "./WakeListener.ts"
+
+/** How long a peer may take to acknowledge a subscription: wide of a stalled event loop, far below a lease. */
+const ackMillis = 250
+
+/** A subscription as the callbacks of its socket see it. */
+interface Watch {
+  /** Holds at most one signal; ends with the stream. */
+  readonly signals: Queue.Queue<void, Cause.Done>
+  /** `true` when the peer has acknowledged, `false` when the stream ended before. */
+  readonly acknowledged: Deferred.Deferred<boolean>
+}
+
+const open = (endpoint: string, topic: string, watch: Watch): Socket => {
+  let isAcknowledged = false
+  const socket = createConnection({ path: endpoint })
+  socket.on("data", (chunk) => {
+    const signals = isAcknowledged ? chunk.length : chunk.length - 1
+    isAcknowledged = true
+    Deferred.doneUnsafe(watch.acknowledged, Effect.succeed(true))
+    if (signals > 0) Queue.offerUnsafe(watch.signals, undefined)
+  })
+  // Refused, absent, reset: `close` follows, and says all that there is to say.
+  socket.on("error", () => {})
+  socket.once("close", () => {
+    Deferred.doneUnsafe(watch.acknowledged, Effect.succeed(false))
+    Queue.endUnsafe(watch.signals)
+  })
+  socket.unref().write(WakeListener.keyOf(topic))
+  return socket
+}
+
+/** `Absent`: there is nothing to connect to. `Silent`: it accepted the connection and doesn't answer. */
+type Started = Watch | "Absent" | "Silent"
+
+const start = Effect.fnUntraced(function* (
+  endpoint: string | undefined,
+  topic: string
+): Effect.fn.Return<Started, never, Scope.Scope> {
+  if (endpoint === undefined) return "Absent"
+  const watch: Watch = {
+    signals: yield* Queue.sliding<void, Cause.Done>(1),
+    acknowledged: yield* Deferred.make<boolean>()
+  }
+  const socket = yield* Effect.acquireRelease(
+    // A path that no socket can have is refused with an exception.
+    Effect.option(Effect.try(() => open(endpoint, topic, watch))),
+    (socket) => Effect.sync(() => Option.map(socket, (open) => open.destroy()))
+  )
+  if (Option.isNone(socket)) return "Absent"
+  const answer = yield* Effect.timeoutOption(Deferred.await(watch.acknowledged), ackMillis)
+  if (Option.isSome(answer)) return watch
+  socket.value.destroy()
+  return "Silent"
+})
+
+const ended = (isDead: Effect.Effect<boolean>): Effect.Effect<WakeSignal> =>
+  Effect.map(isDead, (dead) => (dead ? "Dead" : "Unreachable"))
+
+const wait = (peer: Lease.Peer, started: Started): Effect.Effect<WakeSignal> => {
+  if (started === "Silent") return Effect.succeed("Unreachable")
+  if (started === "Absent") return ended(Effect.map(ProcessIdentity.check(peer), (liveness) => liveness === "Dead"))
+  return Queue.take(started.signals).pipe(
+    Effect.as("Signalled" as const),
+    Effect.catch(() => ended(ProcessIdentity.confirmDead(peer)))
+  )
+}
+
+const subscribe: Wake["Service"]["subscribe"] = (peer, topic) =>
+  Effect.map(start(peer.endpoint, topic), (started) => wait(peer, started))
+
+/**
+ * The `Wake` of this process, with its socket in a private directory (`SocketDirectory.forDatabase`) until the scope ends.
+ *
+ * Never fails: where there can be no socket (a file system without them, a directory of somebody else), a warning is logged,
+ * others can't watch this process, and their polls do the work.
+ */
+export const make = Effect.fnUntraced(function* (options: {
+  readonly directory: string
+}): Effect.fn.Return<Wake["Service"], never, Scope.Scope> {
+  const identity = yield* ProcessIdentity.self
+  const listener = yield* WakeListener.make(options.directory).pipe(
+    Effect.tapError((error) => Effect.logWarning(`no wake-ups for other processes: ${error.message}`)),
+    Effect.option
+  )
+  if (Option.isNone(listener)) return Wake.of({ self: identity, notify: () => Effect.void, subscribe })
+  const { endpoint, notify } = listener.value
+  return Wake.of({ self: { ...identity, endpoint }, notify, subscribe })
+})
+
+/** The `Wake` of this process over local sockets in a directory. */
+export const layer = (options: { readonly directory: string }): Layer.Layer<Wake> => Layer.effect(Wake, make(options))
+
+/**
+ * The same, in the directory that belongs to a database file.
+ *
+ * @example
+ * const Live = DistributedSemaphore.layer.pipe(Layer.provide(WakeSocket.layerDatabase("/data/alice.db")))
+ */
+export const layerDatabase = (filename: string): Layer.Layer<Wake> =>
+  Layer.effect(
+    Wake,
+    Effect.flatMap(SocketDirectory.forDatabase(filename), (directory) => make({ directory }))
+  )
