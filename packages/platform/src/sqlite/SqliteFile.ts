@@ -1,0 +1,50 @@
+/**
+ * The database file on disk: made private to the user before SQLite opens it.
+ *
+ * SQLite gives `-wal` and `-shm` the mode of the database file, so that a file which is created with 0600 keeps all three
+ * private.
+ *
+ * Gotchas: closing any descriptor of a database file drops every POSIX lock that this process holds on it
+ * (sqlite.org/howtocorrupt.html, section 2.2). So the file is opened here only when this call creates it (`wx`), when
+ * nobody can hold a lock on it yet, and an existing one is changed by its path.
+ */
+import { chmodSync, closeSync, mkdirSync, openSync, statSync } from "node:fs"
+import { dirname, resolve } from "node:path"
+
+/** Mode of the database, `-wal` and `-shm` files: this user only. */
+const privateFile = 0o600
+/** Mode of a directory that had to be made. */
+const privateDirectory = 0o700
+
+const codeOf = (cause: unknown): unknown =>
+  typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+
+/** Runs a file system call whose purpose may already be fulfilled. */
+const unlessCode = (code: string, action: () => void): void => {
+  try {
+    action()
+  } catch (cause) {
+    if (codeOf(cause) !== code) throw cause
+  }
+}
+
+const makePrivate = (path: string): void => {
+  const stat = statSync(path, { throwIfNoEntry: false })
+  if (stat?.isFile() === true && (stat.mode & 0o077) !== 0) chmodSync(path, privateFile)
+}
+
+/** Whether the name stands for a database in memory, which has no file. */
+export const isMemory = (filename: string): boolean => filename === ":memory:" || filename === ""
+
+/**
+ * Creates the database file with mode 0600 unless it exists, and takes other users' access away if it does. Makes the
+ * last component of its directory with mode 0700 when that is missing; a missing parent is an error.
+ *
+ * @throws the file system's error (`ENOENT`, `EACCES`, `EROFS`, ...), with its `code`.
+ */
+export const prepare = (filename: string): void => {
+  const path = resolve(filename)
+  unlessCode("EEXIST", () => mkdirSync(dirname(path), { mode: privateDirectory }))
+  unlessCode("EEXIST", () => closeSync(openSync(path, "wx", privateFile)))
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) makePrivate(file)
+}

@@ -1,0 +1,145 @@
+/**
+ * `LeaseStore` in SQLite, for processes that share a database file.
+ *
+ * Each call loads the rows of one name, asks the rules of `Lease.ts`, and writes the difference, in one transaction.
+ *
+ * Invariants: I1 (the fenced commit of `SqliteSyncStore` reads the very rows that are written here).
+ *
+ * Gotchas: leases aren't synced to disk one by one. A power loss can undo the last ones, but it also ends every holder on
+ * this host; and a fenced commit syncs all that was committed before it, so that no generation that ever wrote is undone.
+ */
+import { Lease, LeaseStore, StoreError } from "@twinloop/core"
+import { Effect, Layer, Result } from "effect"
+import * as SqliteClient from "./SqliteClient.ts"
+import * as StoreFault from "./StoreFault.ts"
+
+interface LeaseRecord {
+  readonly slot: number
+  readonly holder: string
+  readonly generation: number
+  readonly expires_at_millis: number
+  readonly lease_millis: number
+  readonly peer: string
+}
+
+interface WaiterRecord {
+  readonly ticket: number
+  readonly holder: string
+  readonly count: number
+  readonly expires_at_millis: number
+  readonly ticket_millis: number
+  readonly peer: string
+}
+
+const toRow = (record: LeaseRecord): Lease.LeaseRow => ({
+  slot: record.slot,
+  holder: record.holder,
+  generation: record.generation,
+  expiresAtMillis: record.expires_at_millis,
+  leaseMillis: record.lease_millis,
+  peer: JSON.parse(record.peer) as Lease.Peer
+})
+
+const toWaiter = (record: WaiterRecord): Lease.Waiter => ({
+  ticket: record.ticket,
+  holder: record.holder,
+  count: record.count,
+  expiresAtMillis: record.expires_at_millis,
+  ticketMillis: record.ticket_millis,
+  peer: JSON.parse(record.peer) as Lease.Peer
+})
+
+const selectRows = `SELECT slot, holder, generation, expires_at_millis, lease_millis, peer
+  FROM lease WHERE name = ? ORDER BY slot`
+const selectWaiters = `SELECT ticket, holder, count, expires_at_millis, ticket_millis, peer
+  FROM lease_waiter WHERE name = ? ORDER BY ticket`
+const replaceRow = `INSERT OR REPLACE INTO lease
+  (name, slot, holder, generation, expires_at_millis, lease_millis, peer) VALUES (?, ?, ?, ?, ?, ?, ?)`
+const replaceWaiter = `INSERT OR REPLACE INTO lease_waiter
+  (name, ticket, holder, count, expires_at_millis, ticket_millis, peer) VALUES (?, ?, ?, ?, ?, ?, ?)`
+const deleteWaiter = `DELETE FROM lease_waiter WHERE name = ? AND ticket = ?`
+const updateExpiry = `UPDATE lease SET expires_at_millis = ?, lease_millis = ?
+  WHERE name = ? AND holder = ? AND generation = ?`
+const selectStanding = `SELECT 1 FROM lease WHERE name = ? AND holder = ? AND generation = ? LIMIT 1`
+const selectGeneration = `SELECT MAX(generation) AS generation FROM lease WHERE name = ?`
+
+const load = (transaction: SqliteClient.SyncReader, name: string): Lease.LeaseTable => ({
+  rows: transaction.all<LeaseRecord>(selectRows, name).map(toRow),
+  waiters: transaction.all<WaiterRecord>(selectWaiters, name).map(toWaiter)
+})
+
+/** Writes what differs. The rules return what they didn't change as the same objects. */
+const save = (
+  transaction: SqliteClient.SyncTransaction,
+  name: string,
+  before: Lease.LeaseTable,
+  after: Lease.LeaseTable
+): void => {
+  for (const row of after.rows.filter((row) => !before.rows.includes(row))) {
+    const { slot, holder, generation, expiresAtMillis, leaseMillis, peer } = row
+    transaction.run(replaceRow, name, slot, holder, generation, expiresAtMillis, leaseMillis, JSON.stringify(peer))
+  }
+  const tickets = new Set(after.waiters.map((waiter) => waiter.ticket))
+  for (const { ticket } of before.waiters) if (!tickets.has(ticket)) transaction.run(deleteWaiter, name, ticket)
+  for (const waiter of after.waiters.filter((waiter) => !before.waiters.includes(waiter))) {
+    const { ticket, holder, count, expiresAtMillis, ticketMillis, peer } = waiter
+    transaction.run(replaceWaiter, name, ticket, holder, count, expiresAtMillis, ticketMillis, JSON.stringify(peer))
+  }
+}
+
+/**
+ * Whether a fence stands, as seen inside a transaction: the check of every fenced commit (invariant I1). Same rule as
+ * `Lease.stands`.
+ */
+export const stands = (transaction: SqliteClient.SyncReader, fence: Lease.Fence): boolean =>
+  transaction.get(selectStanding, fence.name, fence.holder, fence.generation) !== undefined
+
+/** The newest generation of a name, as seen inside a transaction; `undefined` when nobody has ever taken it. */
+export const generationOf = (transaction: SqliteClient.SyncReader, name: string): number | undefined =>
+  transaction.get<{ generation: number | null }>(selectGeneration, name)?.generation ?? undefined
+
+const make = Effect.gen(function* () {
+  const client = yield* SqliteClient.SqliteClient
+  const { filename } = client.config
+
+  const run = <A>(
+    operation: string,
+    body: (transaction: SqliteClient.SyncTransaction) => A
+  ): Effect.Effect<A, StoreError.StoreError> =>
+    client
+      .transactionSync({ durable: false }, (transaction) => Result.succeed(body(transaction)))
+      .pipe(StoreFault.guard(filename, operation))
+
+  const decide = <A>(
+    operation: string,
+    name: string,
+    rule: (table: Lease.LeaseTable) => readonly [Lease.LeaseTable, A]
+  ): Effect.Effect<A, StoreError.StoreError> =>
+    run(operation, (transaction) => {
+      const before = load(transaction, name)
+      const [after, outcome] = rule(before)
+      save(transaction, name, before, after)
+      return outcome
+    })
+
+  return LeaseStore.of({
+    take: (request) => decide("take a lease", request.name, (table) => Lease.decideTake(table, request)),
+    renew: ({ fence, nowMillis, leaseMillis }) =>
+      run("renew a lease", (transaction) => {
+        const expiresAtMillis = nowMillis + leaseMillis
+        const { name, holder, generation } = fence
+        const { changes } = transaction.run(updateExpiry, expiresAtMillis, leaseMillis, name, holder, generation)
+        return changes === 0 ? undefined : expiresAtMillis
+      }),
+    release: (request) => decide("release a lease", request.fence.name, (table) => Lease.decideRelease(table, request)),
+    leave: (request) =>
+      decide("leave the queue of a lease", request.name, (table) => Lease.decideLeave(table, request)),
+    inspect: (name) =>
+      client.readSync((reader) => load(reader, name)).pipe(StoreFault.guard(filename, "inspect a lease")),
+    holds: (fence) =>
+      client.readSync((reader) => stands(reader, fence)).pipe(StoreFault.guard(filename, "check a lease"))
+  })
+})
+
+/** Leases in the database of a {@link SqliteClient.SqliteClient} that has been migrated (`SqliteStores.layer`). */
+export const layer: Layer.Layer<LeaseStore, never, SqliteClient.SqliteClient> = Layer.effect(LeaseStore, make)
