@@ -56,6 +56,8 @@ export interface SyncConfigShape {
   // --- storage and memory
   /** How long a write waits for another process's write before it counts as failed. */
   readonly storeBusyMillis: number
+  /** Quarantined things that are kept, newest first: enough to study a fault, while a hostile server can't fill the disk. All are counted. */
+  readonly quarantineKept: number
   /** Inputs that an actor's mailbox holds; more wait at the sender. */
   readonly mailboxCapacity: number
   /** Changes that a slow subscriber may lag behind before it is given the whole list again. */
@@ -87,6 +89,7 @@ export const defaults: SyncConfigShape = {
   retryAfterMaxMillis: 300_000,
   probeTimeoutMillis: 10_000,
   storeBusyMillis: 5_000,
+  quarantineKept: 10_000,
   mailboxCapacity: 256,
   diffBacklog: 1_024,
   stopDeadlineMillis: 5_000
