@@ -1,5 +1,12 @@
 /**
  * One room as the application sees it: a summary that a room list can show without asking anybody.
+ *
+ * Includes what the summary is derived from and what no later response repeats (`roomAvatar`, `serviceMembers`), so that
+ * an update needs nothing but the room before it.
+ *
+ * Gotchas: a `Room` is a value. Two of them are the same state exactly when they are the same object, and lists rely on it.
+ *
+ * Not here: how a response changes a room (`RoomState.ts`, `RoomExtensions.ts`), the name (`DisplayName.ts`).
  */
 import type { EventId, RoomId, TimelineEvent, UserId } from "../matrix/MatrixEvent.ts"
 import type { Hero, Membership } from "../matrix/SlidingSync.ts"
@@ -19,14 +26,17 @@ export interface UnreadInputs {
   readonly highlightCount: number
   /** The latest event that this user has read, by receipt. Spec: `m.read`, `m.read.private`. */
   readonly readReceipt?: EventId
+  /** When the homeserver took that receipt, Unix milliseconds: an older receipt never replaces a newer one. */
+  readonly readReceiptAtMillis?: number
   /** Spec: `m.fully_read`. */
   readonly fullyRead?: EventId
   /** Spec: `m.marked_unread`. */
   readonly markedUnread: boolean
-  /** Live events by others since the read receipt moved. */
+  /** Live events by others, other than state, since the read receipt moved. */
   readonly liveSinceRead: number
 }
 
+/** The summary of one room, of any membership. */
 export interface Room {
   readonly roomId: RoomId
   readonly membership: Membership
@@ -38,7 +48,11 @@ export interface Room {
   readonly topic?: string
   /** `mxc:` URL of the room, or of the other member of a direct chat. */
   readonly avatar?: string
+  /** `m.room.avatar` alone, if the room has one: what `avatar` starts from. */
+  readonly roomAvatar?: string
   readonly heroes: ReadonlyArray<Hero>
+  /** Bots and bridges that the name leaves out. MSC4171, `io.element.functional_members`. */
+  readonly serviceMembers?: ReadonlyArray<UserId>
   readonly joinedCount: number
   readonly invitedCount: number
   readonly isDm: boolean
@@ -53,6 +67,8 @@ export interface Room {
   readonly latestEvent?: TimelineEvent
   readonly invite?: Invite
   readonly unread: UnreadInputs
+  /** This user's tags of the room, sorted: `m.favourite`, `m.lowpriority`, ... Spec: "Room Tagging". */
+  readonly tags?: ReadonlyArray<string>
   /** Who is typing, without oneself. Not durable: empty after a restart. */
   readonly typing: ReadonlyArray<UserId>
 }

@@ -91,7 +91,10 @@ export interface MainCommit {
   /** Rooms in each list, as counted by the homeserver. */
   readonly lists: { readonly [key: string]: number }
   readonly rooms: ReadonlyArray<RoomCommit>
+  /** Global account data. */
   readonly accountData: ReadonlyArray<EphemeralEvent>
+  /** Account data of rooms that the connection doesn't know, stored like that of others. Absent when there is none. */
+  readonly roomAccountData?: { readonly [roomId: RoomId]: ReadonlyArray<EphemeralEvent> }
   readonly quarantined: ReadonlyArray<Quarantined>
 }
 
