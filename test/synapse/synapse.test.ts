@@ -7,6 +7,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Layer, Redacted, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { existsSync } from "node:fs"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import type { AccountSession } from "../../packages/platform/src/http/Session.ts"
@@ -208,17 +209,24 @@ describe("Synapse", () => {
       })
     )
 
-    it.effect("ends when the process that started it is killed", () =>
+    it.effect("ends, and leaves nothing behind, when the process that started it is killed", () =>
       Effect.gen(function* () {
         const holder = spawn(process.execPath, [fileURLToPath(new URL("holder.ts", import.meta.url))])
         yield* Effect.addFinalizer(() => Effect.sync(() => holder.kill("SIGKILL")))
-        const [baseUrl] = yield* Effect.promise(() => once(createInterface(holder.stdout), "line") as Promise<[string]>)
+        const [line] = yield* Effect.promise(() => once(createInterface(holder.stdout), "line") as Promise<[string]>)
+        const [baseUrl = "", directory = ""] = line.split(" ")
+        assert.isTrue(existsSync(directory))
         const health = request(baseUrl, { method: "GET", path: "/health" })
         assert.strictEqual((yield* health).status, 200)
 
         holder.kill("SIGKILL")
         const gone = Effect.flip(health).pipe(Effect.retry(Schedule.spaced("100 millis")), Effect.timeout("20 seconds"))
         assert.strictEqual((yield* gone).reason._tag, "RequestFailed")
+        const wiped = Effect.sync(() => !existsSync(directory))
+        yield* wiped.pipe(
+          Effect.repeat({ until: (done) => done, schedule: Schedule.spaced("100 millis") }),
+          Effect.timeout("20 seconds")
+        )
       })
     )
   })

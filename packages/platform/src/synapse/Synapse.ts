@@ -109,7 +109,7 @@ const serve = Effect.fnUntraced(function* (
   ready: Deferred.Deferred<void, SynapseError>
 ) {
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
-  const args = [launcher, `${directory}/output.txt`, "-c", `${directory}/homeserver.yaml`]
+  const args = [launcher, directory, "-c", `${directory}/homeserver.yaml`]
   const options = { stdin: "pipe", stdout: "ignore", stderr: "ignore", forceKillAfter: stopLimit } as const
   const child = yield* Effect.mapError(
     spawner.spawn(ChildProcess.make(python, args, { ...options, cwd: directory })),
