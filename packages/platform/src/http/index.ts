@@ -1,0 +1,10 @@
+/** The homeserver over HTTP: the `Homeserver` port's adapter, logging in, and the stored login. */
+export * as HomeserverUrl from "./HomeserverUrl.ts"
+export * as HttpHomeserver from "./HttpHomeserver.ts"
+export * as Login from "./Login.ts"
+export * as NodeHomeserver from "./NodeHomeserver.ts"
+export { RefreshLock } from "./RefreshLock.ts"
+export * as Session from "./Session.ts"
+export * as SessionStore from "./SessionStore.ts"
+export * as SqliteSessionStore from "./SqliteSessionStore.ts"
+export * as SessionTokens from "./SessionTokens.ts"
