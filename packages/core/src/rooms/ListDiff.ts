@@ -212,8 +212,8 @@ const replacements = <A>(middle: Middle<A>, plan: Plan): ReadonlyArray<Diff<A>> 
 /**
  * The changes that lead from one list to another; none if they are the same.
  *
- * A move of a changed entry is a `Move` and a `Set`. When more than half of the entries changed, or when a list holds a key
- * twice, it is one `Reset`.
+ * A move of a changed entry is a `Move` and a `Set`. When more than half of the entries changed, or when the part
+ * that differs holds a key twice, it is one `Reset`.
  *
  * @param key tells entries apart; by default an entry is its own key
  * @example
