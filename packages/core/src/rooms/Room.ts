@@ -72,3 +72,9 @@ export interface Room {
   /** Who is typing, without oneself. Not durable: empty after a restart. */
   readonly typing: ReadonlyArray<UserId>
 }
+
+/** The rooms that are known at one moment, by id. A `ReadonlyMap` is one. */
+export interface KnownRooms {
+  get(roomId: RoomId): Room | undefined
+  keys(): Iterable<RoomId>
+}

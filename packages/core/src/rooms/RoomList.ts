@@ -14,7 +14,7 @@ import { Context, Effect, HashMap, Layer, Option, PubSub, Ref, type Scope, Strea
 import type { RoomId } from "../matrix/MatrixEvent.ts"
 import { SyncConfig } from "../sync/SyncConfig.ts"
 import type { Diff } from "./ListDiff.ts"
-import type { Room } from "./Room.ts"
+import type { KnownRooms, Room } from "./Room.ts"
 import type { RoomFilter } from "./RoomFilters.ts"
 import * as RoomListMachine from "./RoomListMachine.ts"
 
@@ -121,6 +121,11 @@ const takePending = (state: State, id: number): readonly [ReadonlyArray<Diff<Roo
 const roomIn = (state: State, roomId: RoomId): Room | undefined =>
   Option.getOrUndefined(HashMap.get(state.rooms, roomId))
 
+const knownRooms = (state: State): KnownRooms => ({
+  get: (roomId) => roomIn(state, roomId),
+  keys: () => HashMap.keys(state.rooms)
+})
+
 /** Identity tells whether a value is another one: a changed room is another object. */
 const isSame = <A>(left: A, right: A): boolean => left === right
 
@@ -137,6 +142,8 @@ export class RoomList extends Context.Service<
     get(roomId: RoomId): Effect.Effect<Room | undefined>
     /** One room as it changes: its value at first, `undefined` while it isn't known. */
     changes(roomId: RoomId): Stream.Stream<Room | undefined>
+    /** All rooms as they are, by id; a snapshot that costs nothing. */
+    readonly all: Effect.Effect<KnownRooms>
     /** All rooms, in no particular order. */
     readonly rooms: Effect.Effect<ReadonlyArray<Room>>
     /** Whether the homeserver has said how many rooms there are. */
@@ -192,6 +199,7 @@ export const make: Effect.Effect<RoomList["Service"], never, Scope.Scope> = Effe
     entries: (options = {}) => makeEntries(state, changed, change, diffBacklog, options),
     get: (roomId) => Effect.map(Ref.get(state), (current) => roomIn(current, roomId)),
     changes: (roomId) => follow((current) => roomIn(current, roomId)),
+    all: Effect.map(Ref.get(state), knownRooms),
     rooms: Effect.map(Ref.get(state), (current) => HashMap.toValues(current.rooms)),
     loading: Effect.map(Ref.get(state), (current) => current.loading),
     loadingState: follow((current) => current.loading)

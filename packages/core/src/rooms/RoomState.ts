@@ -94,6 +94,13 @@ export const setDm = (room: Room, isDm: boolean, context: RoomContext): Room => 
   return derive({ ...rest, isDm }, context.ownUserId)
 }
 
+/** The room as it is left, when the homeserver doesn't say more; the very same room if the user is not in it anyway. */
+export const leave = (room: Room, context: RoomContext): Room => {
+  if (room.membership === "leave" || room.membership === "ban") return room
+  const { avatar: _, invite: __, ...rest } = room
+  return derive({ ...rest, membership: "leave", typing: [] }, context.ownUserId)
+}
+
 /**
  * The room after an update.
  *

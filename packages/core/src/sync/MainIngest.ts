@@ -15,7 +15,7 @@
 import { Struct } from "effect"
 import type { EphemeralEvent, Quarantined, QuarantineSource, RoomId, UserId } from "../matrix/MatrixEvent.ts"
 import type { RoomUpdate, SyncResponse } from "../matrix/SlidingSync.ts"
-import type { Room } from "../rooms/Room.ts"
+import type { KnownRooms, Room } from "../rooms/Room.ts"
 import * as RoomExtensions from "../rooms/RoomExtensions.ts"
 import * as RoomState from "../rooms/RoomState.ts"
 import { liveEvents } from "../rooms/RoomTimeline.ts"
@@ -27,8 +27,10 @@ export interface IngestContext {
   readonly connId: string
   /** The position that the request carried; `undefined` for the first one. */
   readonly sentPos?: string | undefined
-  /** Every room that the connection knows, as of the last commit. */
-  readonly rooms: ReadonlyMap<RoomId, Room>
+  /** Every room that the connection knows, as of the last commit: a `Map`, or `RoomList.all`. */
+  readonly rooms: KnownRooms
+  /** Rooms that the homeserver's list no longer has: left while nobody looked. */
+  readonly gone?: ReadonlyArray<RoomId>
 }
 
 /** What a response comes to. */
@@ -126,6 +128,14 @@ const readUpdate = (reading: Reading, given: RoomUpdate): void => {
   if (known !== undefined) draft.room = RoomState.apply(known.room, update, reading.context)
   draft.updates.push(update)
   draft.isStored = true
+}
+
+/** A room that is not in the list is left; the homeserver lists every other membership (MSC4186). */
+const readGone = (reading: Reading, gone: ReadonlyArray<RoomId>): void => {
+  for (const roomId of gone) {
+    const draft = reading.drafts.has(roomId) ? undefined : draftOf(reading, roomId)
+    if (draft !== undefined) store(draft, RoomState.leave(draft.room, reading.context))
+  }
 }
 
 // --- extensions
@@ -242,6 +252,7 @@ export const ingest = (context: IngestContext, response: SyncResponse): Ingested
   const reading: Reading = { context, drafts: new Map(), quarantined: [...response.quarantined] }
   const { accountData, receipts, typing } = response.extensions
   for (const update of response.rooms) readUpdate(reading, update)
+  readGone(reading, context.gone ?? [])
   const roomAccountData = readAccountData(reading, accountData?.rooms ?? {})
   readDirect(reading, accountData?.global ?? [])
   readReceipts(reading, receipts ?? {})
