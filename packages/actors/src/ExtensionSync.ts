@@ -1,0 +1,257 @@
+/**
+ * The extension loop: interprets `ExtensionLoopMachine` with the homeserver, the store, the crypto engine and the lease.
+ *
+ * Invariants: I1 and I2 (each batch is one fenced commit), I3 (knows nothing of the main loop), I4, I5 (memory counts as
+ * void from the moment a batch enters it until its commit is done), I6 (the inbox is announced after the commit), I7.
+ *
+ * Not here: what happens next (`ExtensionLoopMachine`), the transaction (`SyncStore`), consuming the inbox (`Inbox.ts`).
+ */
+import {
+  CryptoEngine,
+  type DistributedSemaphore,
+  ExtensionLoopMachine,
+  Homeserver,
+  type HomeserverError,
+  type Lease,
+  type SlidingSync,
+  SupervisionPolicy,
+  SyncConfig,
+  SyncStore
+} from "@twinloop/core"
+import { Clock, Effect, Option, Random } from "effect"
+import type { Cause, Scope, Stream } from "effect"
+import * as Actor from "./Actor.ts"
+import * as Inbox from "./Inbox.ts"
+import * as LeaseKeeper from "./LeaseKeeper.ts"
+import * as Metrics from "./Metrics.ts"
+
+type State = ExtensionLoopMachine.State
+type Input = ExtensionLoopMachine.Input
+type Command = ExtensionLoopMachine.Command
+
+export interface ExtensionSync {
+  readonly state: Effect.Effect<State>
+  readonly changes: Stream.Stream<State>
+  readonly lease: LeaseKeeper.LeaseKeeper
+  /** Tries again after a failure that ended the loop. */
+  readonly restart: Effect.Effect<void>
+  /** Don't wait out a backoff: something says that it may work now. */
+  readonly retry: Effect.Effect<void>
+  readonly crashed: Effect.Effect<Cause.Cause<never>>
+}
+
+/** The time and the chance that a failure's input carries. */
+const failure = Effect.fnUntraced(function* (error: SupervisionPolicy.LoopError) {
+  const failure = SupervisionPolicy.classify(error)
+  yield* Metrics.failed("extension", failure)
+  return {
+    failure,
+    nowMillis: yield* Clock.currentTimeMillis,
+    random: yield* Random.next
+  }
+})
+
+/** Turns a failed effect into the input that says so. */
+const orFail =
+  <const Tag extends string>(tag: Tag) =>
+  <A, R>(effect: Effect.Effect<A, SupervisionPolicy.LoopError, R>) =>
+    Effect.catch(effect, (error) => Effect.map(failure(error), (failed) => ({ _tag: tag, ...failed })))
+
+interface Env {
+  readonly homeserver: Homeserver.Homeserver["Service"]
+  readonly store: SyncStore.SyncStore["Service"]
+  readonly crypto: CryptoEngine.CryptoEngine["Service"]
+  readonly keeper: LeaseKeeper.LeaseKeeper
+  readonly inbox: Inbox.Inbox["Service"]
+}
+
+/** Runs something that touches the engine's memory: void until it is done, valid afterwards (invariant I5). */
+const touching = <A, E, R>(env: Env, effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const grant = yield* env.keeper.current
+    if (Option.isSome(grant)) yield* grant.value.markDirty
+    const result = yield* effect
+    if (Option.isSome(grant)) yield* grant.value.markClean
+    return result
+  })
+
+/** One response: decrypt in memory, commit under the fence, then tell. */
+const apply = Effect.fnUntraced(function* (
+  env: Env,
+  fence: Lease.Fence,
+  sent: SyncStore.ExtensionPosition,
+  response: SlidingSync.SyncResponse
+) {
+  const { e2ee, toDevice } = response.extensions
+  const received = yield* env.crypto.receive(fence, {
+    toDevice: toDevice?.events ?? [],
+    ...(e2ee === undefined ? {} : { e2ee }),
+    fresh: sent.pos === undefined
+  })
+  const since = toDevice?.nextBatch ?? sent.since
+  const quarantined = [...response.quarantined, ...received.quarantined]
+  const entries = yield* env.store.commitExtension(fence, {
+    ...(sent.since === undefined ? {} : { sentSince: sent.since }),
+    position: { pos: response.pos, ...(since === undefined ? {} : { since }) },
+    inbox: received.inbox,
+    crypto: received.writes,
+    quarantined
+  })
+  yield* env.crypto.committed
+  if (entries.length > 0) yield* env.inbox.committed
+  yield* Metrics.applied(entries.length, quarantined.length)
+})
+
+const sendOne = (env: Env, outgoing: CryptoEngine.OutgoingRequest) =>
+  outgoing.request._tag === "Keys"
+    ? env.homeserver.keys(outgoing.request.keys)
+    : Effect.as(env.homeserver.sendToDevice(outgoing.request.toDevice), {})
+
+/** Sends what the engine has queued. What the homeserver can't take now stays queued, and the loop goes on without it. */
+const sendOutgoing = Effect.fnUntraced(function* (env: Env, fence: Lease.Fence) {
+  for (const outgoing of yield* env.crypto.outgoing(fence)) {
+    const response = yield* sendOne(env, outgoing).pipe(
+      Effect.asSome,
+      Effect.catchTag("HomeserverError", (error: HomeserverError.HomeserverError) =>
+        Effect.as(
+          Effect.logWarning(`A request of the end-to-end machine stays queued and is tried again. ${error.message}`),
+          Option.none()
+        )
+      )
+    )
+    if (Option.isNone(response)) return
+    const writes = yield* env.crypto.markSent(fence, outgoing, response.value)
+    const position = yield* env.store.extensionPosition
+    yield* env.store.commitExtension(fence, {
+      ...(position.since === undefined ? {} : { sentSince: position.since }),
+      position,
+      inbox: [],
+      crypto: writes,
+      quarantined: []
+    })
+    yield* env.crypto.committed
+  }
+})
+
+const takeLock = (env: Env, context: Actor.Context<Input>) =>
+  env.keeper.take.pipe(
+    Effect.tap((grant) =>
+      context.run(
+        "lost",
+        Effect.map(grant.lost, ({ generation }): Input => ({ _tag: "LockLost", generation }))
+      )
+    ),
+    Effect.map((grant): Input => ({
+      _tag: "LockGranted",
+      fence: { name: grant.name, holder: grant.holder, generation: grant.generation },
+      isDirty: grant.isDirty
+    })),
+    orFail("LockFailed")
+  )
+
+/** Everything that takes time and of which there is one at a time. */
+const work = (
+  env: Env,
+  command: Exclude<Command, { _tag: "AbortWork" | "ReleaseLock" | "DiscardMemory" }>,
+  context: Actor.Context<Input>
+): Effect.Effect<Input> => {
+  switch (command._tag) {
+    case "TakeLock":
+      return takeLock(env, context)
+    case "Reload":
+      return touching(env, env.crypto.reload(command.fence)).pipe(
+        Effect.as({ _tag: "Reloaded" } as const),
+        orFail("ReloadFailed")
+      )
+    case "ReadPosition":
+      return env.store.extensionPosition.pipe(
+        Effect.map((position) => ({ _tag: "PositionRead", position }) as const),
+        orFail("ReadFailed")
+      )
+    case "Poll": {
+      const { epoch } = command
+      return env.homeserver.sync(command.request).pipe(
+        Effect.map((response): Input => ({ _tag: "Polled", epoch, response })),
+        Effect.catch((error) =>
+          Effect.map(failure(error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed }))
+        )
+      )
+    }
+    case "Apply":
+      return touching(env, apply(env, command.fence, command.sent, command.response)).pipe(
+        Effect.as({ _tag: "Applied" } as const),
+        orFail("ApplyFailed")
+      )
+    case "SendOutgoing":
+      return touching(env, sendOutgoing(env, command.fence)).pipe(
+        Effect.as({ _tag: "Sent" } as const),
+        orFail("ApplyFailed")
+      )
+    case "ExpirePosition":
+      return env.store.expireExtension(command.fence).pipe(
+        Effect.andThen(Clock.currentTimeMillis),
+        Effect.map((nowMillis) => ({ _tag: "Expired", nowMillis }) as const),
+        orFail("ExpireFailed")
+      )
+    case "Wait":
+      return Effect.as(Effect.sleep(command.millis), { _tag: "BackoffElapsed" } as const)
+  }
+}
+
+const interpret =
+  (env: Env) =>
+  (command: Command, context: Actor.Context<Input>): Effect.Effect<void> => {
+    switch (command._tag) {
+      case "AbortWork":
+        return context.cancel("work")
+      case "DiscardMemory":
+        return Effect.andThen(Effect.flatMap(env.keeper.current, markDirty), env.crypto.discard)
+      case "ReleaseLock":
+        return Effect.andThen(context.cancel("lost"), env.keeper.release)
+      default:
+        return context.run("work", work(env, command, context))
+    }
+  }
+
+const markDirty = (grant: Option.Option<DistributedSemaphore.Grant>): Effect.Effect<void> =>
+  Option.isSome(grant) ? grant.value.markDirty : Effect.void
+
+/**
+ * Starts the extension loop; it ends with the scope, and the lease row is free then.
+ *
+ * @param semaphore the one that guards the extension stream, made once per process, since it knows whether this process's
+ *   memory is still valid
+ */
+export const make = Effect.fnUntraced(function* (
+  semaphore: DistributedSemaphore.DistributedSemaphore
+): Effect.fn.Return<
+  ExtensionSync,
+  never,
+  Homeserver.Homeserver | SyncStore.SyncStore | CryptoEngine.CryptoEngine | Inbox.Inbox | Scope.Scope
+> {
+  const sync = yield* SyncConfig.SyncConfig
+  const env: Env = {
+    homeserver: yield* Homeserver.Homeserver,
+    store: yield* SyncStore.SyncStore,
+    crypto: yield* CryptoEngine.CryptoEngine,
+    inbox: yield* Inbox.Inbox,
+    keeper: yield* LeaseKeeper.make(semaphore)
+  }
+  const actor = yield* Actor.make<State, Input, Command, never>({
+    name: "ExtensionSync",
+    initial: ExtensionLoopMachine.initial,
+    mailboxCapacity: sync.mailboxCapacity,
+    step: (state, input) => ExtensionLoopMachine.step({ sync }, state, input),
+    interpret: interpret(env)
+  })
+  const restart = actor.send({ _tag: "Start" })
+  yield* restart
+  return {
+    state: actor.state,
+    changes: actor.changes,
+    lease: env.keeper,
+    restart,
+    retry: actor.send({ _tag: "Retry" }),
+    crashed: actor.crashed
+  }
+})

@@ -1,0 +1,63 @@
+/**
+ * The inbox: applied to-device events, durable, consumed with a named cursor.
+ *
+ * The extension loop writes rows in its fenced commit and announces them here afterwards; a consumer reads from the store,
+ * so it misses nothing while it isn't running, and sees what another process applied.
+ *
+ * Invariants: I2 (a row is there once, whoever applied it), I6 (announced after the commit), I10 (rows are read by pages,
+ * and what everybody has consumed is deleted).
+ *
+ * Gotchas: a consumer that dies between handling an entry and moving its cursor is given the entry again. Handle entries
+ * idempotently, by `sequence`.
+ */
+import { type StoreError, SyncConfig, SyncStore } from "@twinloop/core"
+import { Context, Effect, Latch, Layer } from "effect"
+
+/** Rows that are read at once: a page stays far below a millisecond of JSON. */
+const PAGE = 100
+/** Consumed rows that are kept for a consumer that is added later. */
+const KEEP = 1_000
+
+export class Inbox extends Context.Service<
+  Inbox,
+  {
+    /** For the extension loop: this process has committed rows. */
+    readonly committed: Effect.Effect<void>
+    /**
+     * Handles every entry after a consumer's cursor, in order, and then new ones as they are committed, by this process or
+     * by another. The cursor moves past an entry once its handler has succeeded; a handler that fails ends this with its
+     * error and is given the entry again next time. Runs until interrupted.
+     */
+    consume<E, R>(
+      consumer: string,
+      handler: (entry: SyncStore.InboxEntry) => Effect.Effect<void, E, R>
+    ): Effect.Effect<never, E | StoreError.StoreError, R>
+  }
+>()("@twinloop/actors/Inbox") {
+  /** The inbox of this process's `SyncStore`. */
+  static readonly layer: Layer.Layer<Inbox, never, SyncStore.SyncStore> = Layer.effect(
+    Inbox,
+    Effect.gen(function* () {
+      const store = yield* SyncStore.SyncStore
+      const { waitPollMillis } = yield* SyncConfig.SyncConfig
+      const grown = yield* Latch.make()
+
+      const consume: Inbox["Service"]["consume"] = (consumer, handler) =>
+        Effect.gen(function* () {
+          let cursor = yield* store.inboxCursor(consumer)
+          while (true) {
+            yield* grown.close
+            const page = yield* store.readInbox({ after: cursor, limit: PAGE })
+            for (const entry of page) {
+              yield* handler(entry)
+              cursor = entry.sequence
+              yield* store.advanceInbox({ consumer, sequence: cursor, keep: KEEP })
+            }
+            // Another process's commits are not announced here: the poll finds them.
+            if (page.length === 0) yield* Effect.timeoutOption(grown.await, waitPollMillis)
+          }
+        })
+      return Inbox.of({ committed: Effect.asVoid(grown.open), consume })
+    })
+  )
+}

@@ -1,0 +1,75 @@
+/**
+ * Keeps one grant of a semaphore for an actor: takes it, watches it, and gives it back.
+ *
+ * The grant lives in a scope of its own, so that the actor can let it go and ask again without ending itself. When the
+ * keeper's scope closes, the grant is released, after everything that was started later in that scope has ended.
+ *
+ * Invariants: I1, I4 (the lease row is free when `release`, or the closing of the scope, is done).
+ */
+import { type DistributedSemaphore, type StoreError } from "@twinloop/core"
+import { Effect, Exit, Option, Ref, Scope, SubscriptionRef } from "effect"
+import type { Stream } from "effect"
+
+/** Whether the stream is ours: not asked for, asked for, or held under a generation. */
+export type LeaseStatus =
+  | { readonly _tag: "Released" }
+  | { readonly _tag: "Waiting" }
+  | { readonly _tag: "Held"; readonly generation: number; readonly holder: string }
+
+export interface LeaseKeeper {
+  /** Waits for the grant and keeps it. Interrupting gives up the place in the queue. */
+  readonly take: Effect.Effect<DistributedSemaphore.Grant, StoreError.StoreError>
+  /** Gives the grant back, if there is one; done when the lease row is free or handed over. */
+  readonly release: Effect.Effect<void>
+  /** The grant that is kept, if any. */
+  readonly current: Effect.Effect<Option.Option<DistributedSemaphore.Grant>>
+  readonly status: Effect.Effect<LeaseStatus>
+  readonly changes: Stream.Stream<LeaseStatus>
+}
+
+interface Kept {
+  readonly grant: DistributedSemaphore.Grant
+  readonly scope: Scope.Closeable
+}
+
+/** Makes a keeper; what it keeps is released when the scope closes. */
+export const make = Effect.fnUntraced(function* (
+  semaphore: DistributedSemaphore.DistributedSemaphore
+): Effect.fn.Return<LeaseKeeper, never, Scope.Scope> {
+  const kept = yield* Ref.make(Option.none<Kept>())
+  const status = yield* SubscriptionRef.make<LeaseStatus>({ _tag: "Released" })
+
+  const release = Effect.uninterruptible(
+    Effect.gen(function* () {
+      const current = yield* Ref.getAndSet(kept, Option.none())
+      if (Option.isSome(current)) yield* Scope.close(current.value.scope, Exit.void)
+      yield* SubscriptionRef.set(status, { _tag: "Released" })
+    })
+  )
+  const take = Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      yield* release
+      const scope = yield* Scope.make()
+      yield* SubscriptionRef.set(status, { _tag: "Waiting" })
+      const grant = yield* restore(Scope.provide(semaphore.take, scope)).pipe(
+        Effect.onError(() =>
+          Effect.andThen(Scope.close(scope, Exit.void), SubscriptionRef.set(status, { _tag: "Released" }))
+        )
+      )
+      yield* Ref.set(kept, Option.some({ grant, scope }))
+      yield* SubscriptionRef.set(status, { _tag: "Held", generation: grant.generation, holder: grant.holder })
+      return grant
+    })
+  )
+  yield* Effect.addFinalizer(() => release)
+  return {
+    take,
+    release,
+    current: Effect.map(
+      Ref.get(kept),
+      Option.map(({ grant }) => grant)
+    ),
+    status: SubscriptionRef.get(status),
+    changes: SubscriptionRef.changes(status)
+  }
+})

@@ -1,0 +1,186 @@
+/**
+ * Makes the loops follow the intent: opens them when they should run, ends them when they should not, one session at a time.
+ *
+ * Includes the session (two supervised loops and the offline probe) and the record of what is active.
+ *
+ * Invariants: I3 (a scope and a supervision for each loop), I4 (`active` names what has not ended yet; empty is quiet).
+ *
+ * Gotchas: opening is decided in the same step that records it, so whoever takes the intent back either prevents the
+ * opening or sees it as active. A session that ends slowly delays the next one, not the caller.
+ *
+ * Not here: who wants what (`SyncService`).
+ */
+import {
+  type CryptoEngine,
+  type DistributedSemaphore,
+  Homeserver,
+  MainLoopMachine,
+  type RoomList,
+  SupervisionPolicy,
+  SyncConfig,
+  SyncServiceMachine,
+  type SyncStore
+} from "@twinloop/core"
+import { Effect, Exit, Option, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import * as ExtensionSync from "./ExtensionSync.ts"
+import type * as Inbox from "./Inbox.ts"
+import * as MainSync from "./MainSync.ts"
+import * as Supervised from "./Supervised.ts"
+import { Suspendables } from "./Suspendables.ts"
+
+/** What the loops need. */
+export type LoopServices =
+  | Homeserver.Homeserver
+  | SyncStore.SyncStore
+  | CryptoEngine.CryptoEngine
+  | RoomList.RoomList
+  | Inbox.Inbox
+
+/** What is wanted, what is so, and what has not ended yet. */
+export interface Snapshot extends SyncServiceMachine.Loops {
+  readonly intent: SyncServiceMachine.Intent
+  /** Names of the parts that have started and not ended. */
+  readonly active: ReadonlyArray<string>
+}
+
+export const initialSnapshot: Snapshot = {
+  intent: SyncServiceMachine.initialIntent,
+  active: [],
+  main: SyncServiceMachine.stopped,
+  extension: SyncServiceMachine.stopped
+}
+
+const MAIN = "the main loop"
+const EXTENSION = "the extension loop and its lease"
+const RESOURCES = "closing sockets and other resources"
+
+/** The living loops, if any; each may be between two lives (`Supervised`). */
+export interface Handles {
+  readonly main: Ref.Ref<Option.Option<MainSync.MainSync>>
+  readonly extension: Ref.Ref<Option.Option<ExtensionSync.ExtensionSync>>
+}
+
+export interface Env extends Handles {
+  readonly semaphore: DistributedSemaphore.DistributedSemaphore
+  readonly snapshot: SubscriptionRef.SubscriptionRef<Snapshot>
+  /** What the application looks at; outlives the sessions. */
+  readonly view: Ref.Ref<MainLoopMachine.View>
+}
+
+/** Does something with a loop if it lives. */
+export const withLoop = <A>(
+  handle: Ref.Ref<Option.Option<A>>,
+  use: (loop: A) => Effect.Effect<void>
+): Effect.Effect<void> =>
+  Effect.flatMap(Ref.get(handle), (current) => (Option.isSome(current) ? use(current.value) : Effect.void))
+
+const setStatus = (env: Env, status: Partial<SyncServiceMachine.Loops>): Effect.Effect<void> =>
+  SubscriptionRef.update(env.snapshot, (snapshot) => ({ ...snapshot, ...status }))
+
+const ended = (env: Env, name: string): Effect.Effect<void> =>
+  SubscriptionRef.update(env.snapshot, (snapshot) => ({
+    ...snapshot,
+    active: snapshot.active.filter((other) => other !== name)
+  }))
+
+/** Waits until the snapshot is as asked; looks at the present one first. */
+export const awaitSnapshot = (env: Env, predicate: (snapshot: Snapshot) => boolean): Effect.Effect<void> =>
+  Effect.asVoid(Stream.runHead(Stream.filter(SubscriptionRef.changes(env.snapshot), predicate)))
+
+/** Keeps the handle of a living loop, and publishes its state, until the loop ends. */
+const follow = <A, S>(
+  handle: Ref.Ref<Option.Option<A>>,
+  loop: A,
+  changes: Stream.Stream<S>,
+  publish: (state: S) => Effect.Effect<void>
+): Effect.Effect<never> =>
+  Ref.set(handle, Option.some(loop)).pipe(
+    Effect.andThen(Stream.runForEach(changes, publish)),
+    Effect.andThen(Effect.never),
+    Effect.ensuring(Ref.set(handle, Option.none()))
+  )
+
+const runMain = (env: Env) =>
+  Supervised.run("main", Effect.flatMap(Ref.get(env.view), MainSync.make), (loop) =>
+    follow(env.main, loop, loop.changes, (state) => setStatus(env, { main: SyncServiceMachine.mainStatus(state) }))
+  )
+
+const runExtension = (env: Env) =>
+  Supervised.run("extension", ExtensionSync.make(env.semaphore), (loop) =>
+    follow(env.extension, loop, loop.changes, (state) =>
+      setStatus(env, { extension: SyncServiceMachine.extensionStatus(state) })
+    )
+  )
+
+/** Lets both loops try at once instead of waiting out a backoff. */
+const retryLoops = (env: Env): Effect.Effect<void> =>
+  Effect.andThen(
+    withLoop(env.main, (loop) => loop.retry),
+    withLoop(env.extension, (loop) => loop.retry)
+  )
+
+/**
+ * While a loop waits for the network: asks `/versions`, with backoff, and lets the loops try at once when an answer comes,
+ * whatever it says. Answers that didn't help count as failures, so that a homeserver that answers the probe and drops the
+ * sync isn't asked in a hot loop.
+ */
+const probe = Effect.fnUntraced(function* (env: Env) {
+  const config = yield* SyncConfig.SyncConfig
+  const homeserver = yield* Homeserver.Homeserver
+  let attempt = 0
+  while (true) {
+    if (!SyncServiceMachine.needsProbe(yield* SubscriptionRef.get(env.snapshot))) {
+      attempt = 0
+      yield* awaitSnapshot(env, SyncServiceMachine.needsProbe)
+    }
+    yield* Effect.sleep(SupervisionPolicy.backoffMillis(config, attempt, yield* Random.next))
+    attempt = attempt + 1
+    const answered = yield* homeserver.capabilities.pipe(
+      Effect.as(true),
+      Effect.catch((error) => Effect.succeed(error.reason._tag !== "NetworkError")),
+      Effect.timeoutOption(config.probeTimeoutMillis)
+    )
+    if (Option.getOrElse(answered, () => false)) yield* retryLoops(env)
+  }
+})
+
+/** Ends one part and takes it off the record. */
+const end = (env: Env, scope: Scope.Closeable, name: string) =>
+  Effect.andThen(Scope.close(scope, Exit.void), ended(env, name))
+
+const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable, extension: Scope.Closeable) {
+  // Side by side, so that a slow part doesn't hold the other up.
+  yield* Effect.all([end(env, extension, EXTENSION), end(env, main, MAIN)], { concurrency: "unbounded", discard: true })
+  yield* setStatus(env, { main: SyncServiceMachine.stopped, extension: SyncServiceMachine.stopped })
+  yield* Effect.forEach(yield* Suspendables, ({ suspend }) => suspend, { discard: true })
+  yield* ended(env, RESOURCES)
+})
+
+/** One run of the loops, from the opening until the intent is taken back and everything is quiet. */
+const session = Effect.fnUntraced(function* (env: Env) {
+  yield* Effect.forEach([...(yield* Suspendables)].reverse(), ({ resume }) => resume, { discard: true })
+  const main = yield* Scope.make()
+  const extension = yield* Scope.make()
+  yield* Effect.gen(function* () {
+    yield* Effect.forkIn(runMain(env), main)
+    yield* Effect.forkIn(runExtension(env), extension)
+    yield* Effect.forkIn(probe(env), main)
+    yield* awaitSnapshot(env, (snapshot) => !SyncServiceMachine.shouldRun(snapshot.intent))
+  }).pipe(Effect.ensuring(endSession(env, main, extension)))
+})
+
+/** Opens, in the step that records it, if that is wanted and nothing is active. */
+const claim = (env: Env): Effect.Effect<boolean> =>
+  SubscriptionRef.modify(env.snapshot, (snapshot) =>
+    SyncServiceMachine.shouldRun(snapshot.intent) && snapshot.active.length === 0
+      ? [true, { ...snapshot, active: [MAIN, EXTENSION, RESOURCES] }]
+      : [false, snapshot]
+  )
+
+/** Follows the intent until interrupted; then everything has ended. */
+export const run = Effect.fnUntraced(function* (env: Env): Effect.fn.Return<never, never, LoopServices> {
+  while (true) {
+    yield* awaitSnapshot(env, (snapshot) => SyncServiceMachine.shouldRun(snapshot.intent))
+    if (yield* claim(env)) yield* session(env)
+  }
+})

@@ -1,0 +1,177 @@
+/**
+ * The main loop: interprets `MainLoopMachine` with the homeserver, the store and the room list.
+ *
+ * Invariants: I3 (knows nothing of the extension loop), I4, I6 (the room list is told after the commit), I7 (what can't be
+ * understood is committed as quarantined).
+ *
+ * Gotchas: a response's fibers are never interrupted by a change of view, only the request is: what has arrived is
+ * committed. Starting again reads the rooms from the store, so whatever was committed and not yet published is published
+ * then.
+ *
+ * Not here: what happens next (`MainLoopMachine`), what a response does to rooms (`MainIngest`).
+ */
+import {
+  Homeserver,
+  MainIngest,
+  MainLoopMachine,
+  RoomList,
+  type SlidingSync,
+  SupervisionPolicy,
+  SyncConfig,
+  SyncStore
+} from "@twinloop/core"
+import { Clock, Effect, Random } from "effect"
+import type { Cause, Scope, Stream } from "effect"
+import * as Actor from "./Actor.ts"
+import * as Metrics from "./Metrics.ts"
+
+type State = MainLoopMachine.State
+type Input = MainLoopMachine.Input
+type Command = MainLoopMachine.Command
+
+export interface MainSync {
+  readonly state: Effect.Effect<State>
+  readonly changes: Stream.Stream<State>
+  /** Tells the loop what the application looks at now; a long poll is aborted, and many changes at once are one. */
+  look(view: MainLoopMachine.View): Effect.Effect<void>
+  /** Tries again after a failure that ended the loop. */
+  readonly restart: Effect.Effect<void>
+  /** Don't wait out a backoff: something says that it may work now. */
+  readonly retry: Effect.Effect<void>
+  readonly crashed: Effect.Effect<Cause.Cause<never>>
+}
+
+/** The connection of a role: MSC4186 wants a short id, and two roles must not share one (ADR 0007). */
+export const connId = (role: string): string => `rooms-${role}`
+
+interface Env {
+  readonly homeserver: Homeserver.Homeserver["Service"]
+  readonly store: SyncStore.SyncStore["Service"]
+  readonly rooms: RoomList.RoomList["Service"]
+  readonly connId: string
+}
+
+/** The time and the chance that a failure's input carries. */
+const failure = Effect.fnUntraced(function* (error: SupervisionPolicy.LoopError) {
+  const failure = SupervisionPolicy.classify(error)
+  yield* Metrics.failed("main", failure)
+  return { failure, nowMillis: yield* Clock.currentTimeMillis, random: yield* Random.next }
+})
+
+/** Turns a failed effect into the input that says so. */
+const orFail =
+  <const Tag extends string>(tag: Tag) =>
+  <A, R>(effect: Effect.Effect<A, SupervisionPolicy.LoopError, R>) =>
+    Effect.catch(effect, (error) => Effect.map(failure(error), (failed) => ({ _tag: tag, ...failed })))
+
+const load = Effect.fnUntraced(function* (env: Env) {
+  const snapshot = yield* env.store.loadMain(env.connId)
+  const count = snapshot.lists[MainLoopMachine.ROOMS_LIST]
+  yield* env.rooms.reset({ rooms: snapshot.rooms, lists: snapshot.lists })
+  return {
+    _tag: "Loaded" as const,
+    pos: snapshot.pos,
+    count,
+    rooms: snapshot.rooms.map((room) => room.roomId),
+    nowMillis: yield* Clock.currentTimeMillis
+  }
+})
+
+const poll = (env: Env, epoch: number, request: SlidingSync.SyncRequest): Effect.Effect<Input> =>
+  env.homeserver.sync(request).pipe(
+    Effect.flatMap((response) =>
+      Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({ _tag: "Polled", epoch, response, nowMillis }))
+    ),
+    Effect.catch((error) => Effect.map(failure(error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed })))
+  )
+
+/** One response: into rooms by pure code, one transaction, then tell. */
+const commit = Effect.fnUntraced(function* (env: Env, command: Extract<Command, { _tag: "Commit" }>) {
+  const { request, response } = command
+  const ingested = MainIngest.ingest(
+    {
+      ownUserId: env.homeserver.session.userId,
+      connId: env.connId,
+      sentPos: request.pos,
+      rooms: yield* env.rooms.all,
+      gone: command.gone
+    },
+    response
+  )
+  yield* env.store.commitMain(ingested.commit)
+  yield* env.rooms.publish({
+    changed: [...ingested.changed, ...ingested.ephemeral],
+    lists: ingested.commit.lists
+  })
+  yield* Metrics.committed(ingested.commit.quarantined.length)
+  return { _tag: "Committed" as const, nowMillis: yield* Clock.currentTimeMillis }
+})
+
+const expire = Effect.fnUntraced(function* (env: Env) {
+  yield* env.store.expireMain(env.connId)
+  const rooms = yield* env.rooms.all
+  return { _tag: "Expired" as const, rooms: rooms.keys(), nowMillis: yield* Clock.currentTimeMillis }
+})
+
+/** Everything that takes time and of which there is one at a time. */
+const work = (env: Env, command: Exclude<Command, { _tag: "AbortPoll" }>): Effect.Effect<Input> => {
+  switch (command._tag) {
+    case "Load":
+      return orFail("LoadFailed")(load(env))
+    case "Poll":
+      return poll(env, command.epoch, command.request)
+    case "Commit":
+      return orFail("CommitFailed")(commit(env, command))
+    case "Expire":
+      return orFail("CommitFailed")(expire(env))
+    case "Wait":
+      return Effect.andThen(
+        Effect.sleep(command.millis),
+        Effect.map(Clock.currentTimeMillis, (nowMillis) => ({ _tag: "BackoffElapsed" as const, nowMillis }))
+      )
+  }
+}
+
+const interpret =
+  (env: Env) =>
+  (command: Command, context: Actor.Context<Input>): Effect.Effect<void> => {
+    if (command._tag !== "AbortPoll") return context.run("work", work(env, command))
+    const aborted = Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({
+      _tag: "PollAborted",
+      epoch: command.epoch,
+      nowMillis
+    }))
+    return Effect.andThen(context.cancel("work"), context.run("work", aborted))
+  }
+
+/** Starts the main loop with what the application looks at; it ends with the scope. */
+export const make = Effect.fnUntraced(function* (
+  view: MainLoopMachine.View
+): Effect.fn.Return<MainSync, never, Homeserver.Homeserver | SyncStore.SyncStore | RoomList.RoomList | Scope.Scope> {
+  const sync = yield* SyncConfig.SyncConfig
+  const homeserver = yield* Homeserver.Homeserver
+  const env: Env = {
+    homeserver,
+    store: yield* SyncStore.SyncStore,
+    rooms: yield* RoomList.RoomList,
+    connId: connId(sync.role)
+  }
+  const config: MainLoopMachine.Config = { sync, connId: env.connId, ownUserId: homeserver.session.userId }
+  const actor = yield* Actor.make<State, Input, Command, never>({
+    name: "MainSync",
+    initial: { _tag: "Idle", view },
+    mailboxCapacity: sync.mailboxCapacity,
+    step: (state, input) => MainLoopMachine.step(config, state, input),
+    interpret: interpret(env)
+  })
+  const restart = actor.send({ _tag: "Start" })
+  yield* restart
+  return {
+    state: actor.state,
+    changes: actor.changes,
+    look: (view) => actor.send({ _tag: "ViewChanged", view }),
+    restart,
+    retry: Effect.flatMap(Clock.currentTimeMillis, (nowMillis) => actor.send({ _tag: "Retry", nowMillis })),
+    crashed: actor.crashed
+  }
+})

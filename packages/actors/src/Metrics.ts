@@ -1,0 +1,43 @@
+/**
+ * What the loops count, for Effect's metrics: Prometheus, OTLP or `Metric.snapshot`.
+ *
+ * Names follow OpenTelemetry: a dotted path, with the unit in the description.
+ */
+import type { SupervisionPolicy } from "@twinloop/core"
+import { Effect, Metric } from "effect"
+
+/** To-device events that were made durable in the inbox. */
+export const toDeviceApplied = Metric.counter("twinloop.to_device.applied", {
+  description: "To-device events committed to the inbox",
+  incremental: true
+})
+
+/** Things that arrived and could not be understood (invariant I7). */
+export const quarantined = Metric.counter("twinloop.quarantined", {
+  description: "Malformed events and rooms that were set aside with their raw JSON",
+  incremental: true
+})
+
+/** Responses of the main loop that were made durable. */
+export const pagesCommitted = Metric.counter("twinloop.main.pages", {
+  description: "Main-loop responses committed, one transaction each",
+  incremental: true
+})
+
+/** Failures of a loop, by loop and error class. */
+export const failures = Metric.counter("twinloop.failures", {
+  description: "Failed iterations of a loop, by loop and error class",
+  incremental: true
+})
+
+/** Counts one extension commit. */
+export const applied = (events: number, malformed: number): Effect.Effect<void> =>
+  Effect.andThen(Metric.update(toDeviceApplied, events), Metric.update(quarantined, malformed))
+
+/** Counts one main-loop commit. */
+export const committed = (malformed: number): Effect.Effect<void> =>
+  Effect.andThen(Metric.update(pagesCommitted, 1), Metric.update(quarantined, malformed))
+
+/** Counts one failed iteration. */
+export const failed = (loop: "main" | "extension", failure: SupervisionPolicy.Failure): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(failures, { loop, class: failure.class }), 1)

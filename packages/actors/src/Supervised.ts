@@ -1,0 +1,35 @@
+/**
+ * Runs one loop under supervision: when its actor crashes, a new one is made after a backoff, and nobody else notices.
+ *
+ * Invariants: I3 (each loop has its own supervision), I4 (interrupting this ends the loop and everything under it).
+ *
+ * Gotchas: only a defect brings a loop here. Errors are the machines' business (`SupervisionPolicy`).
+ */
+import { SupervisionPolicy, SyncConfig } from "@twinloop/core"
+import { Cause, Effect, Random } from "effect"
+import type { Scope } from "effect"
+
+/** What is supervised: anything that can tell of its own defect. */
+export interface Crashable {
+  readonly crashed: Effect.Effect<Cause.Cause<never>>
+}
+
+/** Makes a loop, lets `use` work with it, and makes it again whenever it crashed. Runs until interrupted. */
+export const run = Effect.fnUntraced(function* <A extends Crashable, R>(
+  name: string,
+  make: Effect.Effect<A, never, R | Scope.Scope>,
+  use: (loop: A) => Effect.Effect<never>
+) {
+  const config = yield* SyncConfig.SyncConfig
+  let attempt = 0
+  while (true) {
+    const cause = yield* Effect.scoped(Effect.flatMap(make, (loop) => Effect.raceFirst(loop.crashed, use(loop))))
+    const delayMillis = SupervisionPolicy.backoffMillis(config, attempt, yield* Random.next)
+    attempt = attempt + 1
+    yield* Effect.logError(
+      `The ${name} loop met a defect, which is a bug in Twinloop or in a service given to it. It is started again in ${delayMillis} ms; the other loop goes on.`,
+      Cause.pretty(cause)
+    )
+    yield* Effect.sleep(delayMillis)
+  }
+})

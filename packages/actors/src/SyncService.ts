@@ -1,0 +1,206 @@
+/**
+ * The service around the two loops: start, stop, suspend, resume, and one state for both.
+ *
+ * Invariants: I3 (each loop has its own supervision and its own state; the service's is derived), I4 (`stop` and `suspend`
+ * return when everything is quiet, or at their deadline, and say what could not be finished), I9, I10.
+ *
+ * Gotchas: several parties may suspend; the loops run again when each of them has resumed. What could not be finished by a
+ * deadline goes on ending in the background, and the next start waits for it.
+ *
+ * Not here: the decisions (`SyncServiceMachine`), the sessions (`LoopRunner`), the loops (`MainSync`, `ExtensionSync`),
+ * signals of the operating system (platform's `Lifecycle`).
+ */
+import {
+  DistributedSemaphore,
+  Homeserver,
+  type LeaseStore,
+  MainLoopMachine,
+  type SlidingSync,
+  type StoreError,
+  SyncConfig,
+  SyncServiceMachine,
+  SyncStore,
+  type Wake
+} from "@twinloop/core"
+import { Clock, Context, type Duration, Effect, Layer, Option, Ref, Schema, Stream, SubscriptionRef } from "effect"
+import type { Scope } from "effect"
+import type * as ExtensionSync from "./ExtensionSync.ts"
+import type * as LeaseKeeper from "./LeaseKeeper.ts"
+import * as LoopRunner from "./LoopRunner.ts"
+import * as MainSync from "./MainSync.ts"
+
+/** Name of the lease that guards the extension stream. */
+export const EXTENSION_LEASE = "extension"
+
+/** More rooms were opened at once than the homeserver takes (MSC4186: 100). Close some, then open others. */
+export class TooManySubscriptions extends Schema.TaggedError<TooManySubscriptions>(
+  "@twinloop/actors/TooManySubscriptions"
+)("TooManySubscriptions", { wanted: Schema.Finite, limit: Schema.Finite, message: Schema.String }) {}
+
+/** What `stop` and `suspend` achieved. */
+export interface StopReport {
+  /** True when nothing of ours runs any more: no fiber, no transaction, no request, and the lease row is free. */
+  readonly quiet: boolean
+  readonly tookMillis: number
+  /** What was still ending at the deadline, in words. It goes on ending. */
+  readonly unfinished: ReadonlyArray<string>
+}
+
+export interface StopOptions {
+  /** How long to wait for quiet; `SyncConfig.stopDeadlineMillis` if not given. */
+  readonly deadline?: Duration.Input
+}
+
+export interface SuspendOptions extends StopOptions {
+  /** Who suspends; the same party must resume. "app" if not given. */
+  readonly by?: string
+}
+
+export class SyncService extends Context.Service<
+  SyncService,
+  {
+    /** Starts the loops, unless suspended. After `Terminal`, tries again. Starting twice is starting once. */
+    readonly start: Effect.Effect<void>
+    /** Ends the loops. Stopping twice is stopping once. */
+    stop(options?: StopOptions): Effect.Effect<StopReport>
+    /** Ends the loops until `resume`, whether started or not. */
+    suspend(options?: SuspendOptions): Effect.Effect<StopReport>
+    /** Takes back one party's suspension; the loops run again when nobody else suspends. */
+    resume(options?: { readonly by?: string }): Effect.Effect<void>
+    /**
+     * Forgets the positions of both connections, so that everything is sent again; what is acknowledged stays so. The
+     * extension connection is left alone when another process owns the stream: it is that process's then.
+     */
+    readonly expireSessions: Effect.Effect<void, StoreError.StoreError>
+    /** The part of the room list that is on the screen, 0-based and inclusive, or `undefined` for none. */
+    setWindow(window: SlidingSync.Range | undefined): Effect.Effect<void>
+    /** The rooms that are open, instead of those before. */
+    setSubscriptions(rooms: Iterable<SlidingSync.RoomId>): Effect.Effect<void, TooManySubscriptions>
+    readonly state: Effect.Effect<SyncServiceMachine.ServiceState>
+    /** The state and then its changes. */
+    readonly changes: Stream.Stream<SyncServiceMachine.ServiceState>
+    /** Whether the extension stream is ours. */
+    readonly lease: Effect.Effect<LeaseKeeper.LeaseStatus>
+  }
+>()("@twinloop/actors/SyncService") {
+  /** The service over the given ports; ending the layer's scope stops it. */
+  static readonly layer: Layer.Layer<SyncService, never, LoopRunner.LoopServices | LeaseStore | Wake> = Layer.suspend(
+    () => Layer.effect(SyncService, make)
+  )
+}
+
+/** Under this name the service suspends itself while it forgets positions. */
+const EXPIRE = "expireSessions"
+
+const intend = (env: LoopRunner.Env, change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent) =>
+  SubscriptionRef.update(env.snapshot, (snapshot) => ({ ...snapshot, intent: change(snapshot.intent) }))
+
+/** Takes the intent back, waits for quiet until the deadline, and says what has not ended. */
+const quieten = Effect.fnUntraced(function* (
+  env: LoopRunner.Env,
+  change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent,
+  deadline: Duration.Input | undefined
+) {
+  const { stopDeadlineMillis } = yield* SyncConfig.SyncConfig
+  const startedAt = yield* Clock.currentTimeMillis
+  yield* intend(env, change)
+  yield* Effect.timeoutOption(
+    LoopRunner.awaitSnapshot(env, ({ active }) => active.length === 0),
+    deadline ?? stopDeadlineMillis
+  )
+  const { active } = yield* SubscriptionRef.get(env.snapshot)
+  const report: StopReport = {
+    quiet: active.length === 0,
+    tookMillis: (yield* Clock.currentTimeMillis) - startedAt,
+    unfinished: active
+  }
+  return report
+})
+
+/** Forgets both connections' positions; nothing of ours runs meanwhile. */
+const expireSessions = Effect.fnUntraced(function* (env: LoopRunner.Env) {
+  const { role } = yield* SyncConfig.SyncConfig
+  const store = yield* SyncStore.SyncStore
+  yield* quieten(env, (intent) => SyncServiceMachine.suspend(intent, EXPIRE), undefined)
+  yield* store.expireMain(MainSync.connId(role))
+  const expireExtension = Effect.scoped(
+    Effect.flatMap(env.semaphore.tryTake, (taken) =>
+      taken._tag === "Taken" ? store.expireExtension(taken.grant) : Effect.void
+    )
+  )
+  yield* expireExtension
+})
+
+const statesOf = (env: LoopRunner.Env): Stream.Stream<SyncServiceMachine.ServiceState> =>
+  Stream.changes(
+    Stream.map(SubscriptionRef.changes(env.snapshot), ({ extension, intent, main }) =>
+      SyncServiceMachine.derive(intent, { main, extension })
+    )
+  )
+
+const changeView = (env: LoopRunner.Env, change: (view: MainLoopMachine.View) => Partial<MainLoopMachine.View>) =>
+  Effect.gen(function* () {
+    const view = yield* Ref.updateAndGet(env.view, (view) => ({
+      ...view,
+      ...change(view),
+      revision: view.revision + 1
+    }))
+    yield* LoopRunner.withLoop(env.main, (loop) => loop.look(view))
+  })
+
+/** Loops that have given up are given another try. */
+const restartFailed = (env: LoopRunner.Env) =>
+  Effect.gen(function* () {
+    const { extension, main } = yield* SubscriptionRef.get(env.snapshot)
+    if (main._tag === "Failed") yield* LoopRunner.withLoop(env.main, (loop) => loop.restart)
+    if (extension._tag === "Failed") yield* LoopRunner.withLoop(env.extension, (loop) => loop.restart)
+  })
+
+const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices | LeaseStore | Wake | Scope.Scope> =
+  Effect.gen(function* () {
+    const config = yield* SyncConfig.SyncConfig
+    const homeserver = yield* Homeserver.Homeserver
+    const store = yield* SyncStore.SyncStore
+    const env: LoopRunner.Env = {
+      semaphore: yield* DistributedSemaphore.make({ name: EXTENSION_LEASE, permits: 1 }),
+      snapshot: yield* SubscriptionRef.make(LoopRunner.initialSnapshot),
+      view: yield* Ref.make(MainLoopMachine.emptyView),
+      main: yield* Ref.make(Option.none<MainSync.MainSync>()),
+      extension: yield* Ref.make(Option.none<ExtensionSync.ExtensionSync>())
+    }
+    yield* Effect.forkScoped(LoopRunner.run(env))
+    const resume = (by: string) => intend(env, (intent) => SyncServiceMachine.resume(intent, by))
+    const params = MainLoopMachine.subscriptionParams(config, homeserver.session.userId)
+
+    return SyncService.of({
+      start: Effect.andThen(intend(env, SyncServiceMachine.start), restartFailed(env)),
+      stop: (options) => quieten(env, SyncServiceMachine.stop, options?.deadline),
+      suspend: (options) =>
+        quieten(env, (intent) => SyncServiceMachine.suspend(intent, options?.by ?? "app"), options?.deadline),
+      resume: (options) => resume(options?.by ?? "app"),
+      expireSessions: expireSessions(env).pipe(
+        Effect.ensuring(resume(EXPIRE)),
+        Effect.provideService(SyncStore.SyncStore, store)
+      ),
+      setWindow: (window) => changeView(env, () => ({ window })),
+      setSubscriptions: (rooms) =>
+        Effect.gen(function* () {
+          const subscriptions = new Map([...rooms].map((roomId) => [roomId, params] as const))
+          if (subscriptions.size > config.maxSubscriptions) {
+            return yield* new TooManySubscriptions({
+              wanted: subscriptions.size,
+              limit: config.maxSubscriptions,
+              message: `${subscriptions.size} rooms are open at once; the homeserver takes ${config.maxSubscriptions} (MSC4186). Close some, then open others.`
+            })
+          }
+          yield* changeView(env, () => ({ subscriptions }))
+        }),
+      state: Effect.map(SubscriptionRef.get(env.snapshot), ({ extension, intent, main }) =>
+        SyncServiceMachine.derive(intent, { main, extension })
+      ),
+      changes: statesOf(env),
+      lease: Effect.flatMap(Ref.get(env.extension), (loop): Effect.Effect<LeaseKeeper.LeaseStatus> =>
+        Option.isSome(loop) ? loop.value.lease.status : Effect.succeed({ _tag: "Released" })
+      )
+    })
+  })

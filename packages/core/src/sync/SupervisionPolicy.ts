@@ -1,0 +1,146 @@
+/**
+ * Decides what a loop does about an error: try again and when, start its connection afresh, or give up for good.
+ *
+ * Includes the error classes, `classify` for every error that a loop can meet, and `decide`. Pure: randomness comes in as
+ * a number.
+ *
+ * Invariants: I3 (each loop asks for itself; nothing here knows of another loop), I9 (only a lost login, an unsupported
+ * homeserver and a disk that can't be written are terminal), I10 (every wait has an upper bound).
+ */
+import { Match } from "effect"
+import type { CryptoError } from "./CryptoEngine.ts"
+import type { HomeserverError } from "./HomeserverError.ts"
+import type { StoreError } from "./StoreError.ts"
+import type { SyncConfigShape } from "./SyncConfig.ts"
+
+/**
+ * - `network`: no answer came; the device may be offline.
+ * - `rateLimited`: the homeserver asks to wait.
+ * - `expired`: the connection's position is unknown; start it afresh.
+ * - `auth`: the login is lost.
+ * - `unsupported`: the homeserver has no simplified sliding sync.
+ * - `server`: the homeserver, or a proxy before it, answers and says no; it may say yes later.
+ * - `tooLarge`: the answer is larger than we take; ask for less.
+ * - `store`: storage can't be used just then.
+ * - `storeTerminal`: storage can't be used until somebody repairs it.
+ * - `stale`: another process owns the stream by now.
+ * - `moved`: another process used the connection or applied the batch.
+ * - `crypto`: the end-to-end machine failed; its memory is void.
+ */
+export type ErrorClass =
+  | "network"
+  | "rateLimited"
+  | "expired"
+  | "auth"
+  | "unsupported"
+  | "server"
+  | "tooLarge"
+  | "store"
+  | "storeTerminal"
+  | "stale"
+  | "moved"
+  | "crypto"
+
+/** An error as a loop's state shows it: its class, and a sentence for people. */
+export interface Failure {
+  readonly class: ErrorClass
+  readonly message: string
+  /** How long the homeserver asked to wait, in milliseconds. */
+  readonly retryAfterMillis?: number
+}
+
+/** Everything that can end an iteration of a loop. */
+export type LoopError = HomeserverError | StoreError | CryptoError
+
+const homeserverClass: Record<HomeserverError["reason"]["_tag"], ErrorClass> = {
+  NetworkError: "network",
+  RateLimited: "rateLimited",
+  UnknownPosition: "expired",
+  Unauthorized: "auth",
+  Unsupported: "unsupported",
+  Forbidden: "server",
+  NotFound: "server",
+  BadRequest: "server",
+  ServerError: "server",
+  BadResponse: "server",
+  ResponseTooLarge: "tooLarge"
+}
+
+const storeClass: Record<StoreError["reason"]["_tag"], ErrorClass> = {
+  StaleGeneration: "stale",
+  Moved: "moved",
+  StoreBusy: "store",
+  StoreFull: "store",
+  StoreReadOnly: "storeTerminal",
+  StoreCorrupt: "storeTerminal",
+  StoreNewer: "storeTerminal",
+  StoreUnavailable: "storeTerminal"
+}
+
+/** Turns an error into its class and its message. */
+export const classify: (error: LoopError) => Failure = Match.type<LoopError>().pipe(
+  Match.tag("HomeserverError", (error): Failure => ({
+    class: homeserverClass[error.reason._tag],
+    message: error.message,
+    ...(error.reason._tag === "RateLimited" && error.reason.retryAfterMillis !== undefined
+      ? { retryAfterMillis: error.reason.retryAfterMillis }
+      : {})
+  })),
+  Match.tag("StoreError", (error): Failure => ({ class: storeClass[error.reason._tag], message: error.message })),
+  Match.tag("CryptoError", (error): Failure => ({ class: "crypto", message: error.message })),
+  Match.exhaustive
+)
+
+/** What a loop does next. */
+export type Decision =
+  /** Do the same again after the delay. */
+  | { readonly _tag: "Retry"; readonly delayMillis: number }
+  /** Forget the connection's position and start it afresh after the delay. */
+  | { readonly _tag: "Restart"; readonly delayMillis: number }
+  /** Nothing that we can do helps: say so and stop. */
+  | { readonly _tag: "GiveUp" }
+
+type Limits = Pick<SyncConfigShape, "backoffMinMillis" | "backoffMaxMillis" | "retryAfterMaxMillis">
+
+/**
+ * Exponential backoff with equal jitter: half of the doubled delay is sure, half is chance, so that many clients of one
+ * homeserver don't come back at once, and none comes back at once itself.
+ *
+ * @param attempt failures in a row before this one, 0 or more
+ * @param random 0 (inclusive) to 1 (exclusive)
+ * @returns milliseconds
+ */
+export const backoffMillis = (limits: Limits, attempt: number, random: number): number => {
+  const doubled = Math.min(limits.backoffMaxMillis, limits.backoffMinMillis * 2 ** Math.min(attempt, 30))
+  return Math.round(doubled / 2 + (doubled / 2) * random)
+}
+
+const rateLimitMillis = (limits: Limits, failure: Failure, attempt: number, random: number): number => {
+  if (failure.retryAfterMillis === undefined) return backoffMillis(limits, attempt, random)
+  // A little later than asked, never earlier, and never for a day.
+  const asked = Math.min(limits.retryAfterMaxMillis, Math.max(0, failure.retryAfterMillis))
+  return Math.round(asked + limits.backoffMinMillis * random)
+}
+
+/** Decides about a failure. `attempt` counts failures in a row before this one; `random` is in [0, 1). */
+export const decide = (limits: Limits, failure: Failure, attempt: number, random: number): Decision => {
+  switch (failure.class) {
+    case "network":
+    case "server":
+    case "store":
+    case "crypto":
+    case "tooLarge":
+    case "stale":
+      return { _tag: "Retry", delayMillis: backoffMillis(limits, attempt, random) }
+    case "rateLimited":
+      return { _tag: "Retry", delayMillis: rateLimitMillis(limits, failure, attempt, random) }
+    case "expired":
+    case "moved":
+      // Once at once: expiry is part of ordinary life. A second time in a row something is wrong: don't hammer.
+      return { _tag: "Restart", delayMillis: attempt === 0 ? 0 : backoffMillis(limits, attempt - 1, random) }
+    case "auth":
+    case "unsupported":
+    case "storeTerminal":
+      return { _tag: "GiveUp" }
+  }
+}
