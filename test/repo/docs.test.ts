@@ -63,7 +63,7 @@ describe("ARCHITECTURE", () => {
   it("mentions every source folder that holds something", () => {
     const folders = find("packages/*/src/*/").filter((path) => statSync(join(root, path)).isDirectory())
     for (const folder of folders.filter((path) => readdirSync(join(root, path)).length > 0)) {
-      assert.include(text, folder.replace(/\/$/, ""), "ARCHITECTURE.md doesn't mention it")
+      assert.include(text, `\`${folder.replace(/\/$/, "")}\``, "ARCHITECTURE.md doesn't mention it")
     }
   })
 
