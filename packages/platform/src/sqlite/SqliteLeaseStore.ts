@@ -1,14 +1,16 @@
 /**
  * `LeaseStore` in SQLite, for processes that share a database file.
  *
- * Each call loads the rows of one name, asks the rules of `Lease.ts`, and writes the difference, in one transaction.
+ * Each call loads the rows of one name, asks the rules of `Lease.ts`, and writes the difference, in one transaction. When
+ * there is no difference, a read was enough: waiters that only look hold up nobody's writes.
  *
  * Invariants: I1 (the fenced commit of `SqliteSyncStore` reads the very rows that are written here).
  *
  * Gotchas: leases aren't synced to disk one by one. A power loss can undo the last ones, but it also ends every holder on
  * this host; and a fenced commit syncs all that was committed before it, so that no generation that ever wrote is undone.
  */
-import { Lease, LeaseStore, StoreError } from "@twinloop/core"
+import { Lease, LeaseStore } from "@twinloop/core"
+import type { StoreError } from "@twinloop/core"
 import { Effect, Layer, Result } from "effect"
 import * as SqliteClient from "./SqliteClient.ts"
 import * as StoreFault from "./StoreFault.ts"
@@ -68,7 +70,13 @@ const load = (transaction: SqliteClient.SyncReader, name: string): Lease.LeaseTa
   waiters: transaction.all<WaiterRecord>(selectWaiters, name).map(toWaiter)
 })
 
-/** Writes what differs. The rules return what they didn't change as the same objects. */
+/** Whether there is nothing to write. The rules return what they didn't change as the same objects. */
+const isSame = (before: Lease.LeaseTable, after: Lease.LeaseTable): boolean =>
+  before.waiters.length === after.waiters.length &&
+  after.waiters.every((waiter) => before.waiters.includes(waiter)) &&
+  after.rows.every((row) => before.rows.includes(row))
+
+/** Writes what differs. */
 const save = (
   transaction: SqliteClient.SyncTransaction,
   name: string,
@@ -102,30 +110,34 @@ const make = Effect.gen(function* () {
   const client = yield* SqliteClient.SqliteClient
   const { filename } = client.config
 
-  const run = <A>(
-    operation: string,
-    body: (transaction: SqliteClient.SyncTransaction) => A
-  ): Effect.Effect<A, StoreError.StoreError> =>
+  const read = <A>(operation: string, body: (reader: SqliteClient.SyncReader) => A) =>
+    client.readSync(body).pipe(StoreFault.guard(filename, operation))
+
+  const write = <A>(operation: string, body: (transaction: SqliteClient.SyncTransaction) => A) =>
     client
       .transactionSync({ durable: false }, (transaction) => Result.succeed(body(transaction)))
       .pipe(StoreFault.guard(filename, operation))
 
-  const decide = <A>(
+  const decide = Effect.fnUntraced(function* <A>(
     operation: string,
     name: string,
     rule: (table: Lease.LeaseTable) => readonly [Lease.LeaseTable, A]
-  ): Effect.Effect<A, StoreError.StoreError> =>
-    run(operation, (transaction) => {
+  ): Effect.fn.Return<A, StoreError.StoreError> {
+    const seen = yield* read(operation, (reader) => load(reader, name))
+    const [wanted, outcome] = rule(seen)
+    if (isSame(seen, wanted)) return outcome
+    return yield* write(operation, (transaction) => {
       const before = load(transaction, name)
       const [after, outcome] = rule(before)
       save(transaction, name, before, after)
       return outcome
     })
+  })
 
   return LeaseStore.of({
     take: (request) => decide("take a lease", request.name, (table) => Lease.decideTake(table, request)),
     renew: ({ fence, nowMillis, leaseMillis }) =>
-      run("renew a lease", (transaction) => {
+      write("renew a lease", (transaction) => {
         const expiresAtMillis = nowMillis + leaseMillis
         const { name, holder, generation } = fence
         const { changes } = transaction.run(updateExpiry, expiresAtMillis, leaseMillis, name, holder, generation)
@@ -134,10 +146,8 @@ const make = Effect.gen(function* () {
     release: (request) => decide("release a lease", request.fence.name, (table) => Lease.decideRelease(table, request)),
     leave: (request) =>
       decide("leave the queue of a lease", request.name, (table) => Lease.decideLeave(table, request)),
-    inspect: (name) =>
-      client.readSync((reader) => load(reader, name)).pipe(StoreFault.guard(filename, "inspect a lease")),
-    holds: (fence) =>
-      client.readSync((reader) => stands(reader, fence)).pipe(StoreFault.guard(filename, "check a lease"))
+    inspect: (name) => read("inspect a lease", (reader) => load(reader, name)),
+    holds: (fence) => read("check a lease", (reader) => stands(reader, fence))
   })
 })
 
