@@ -91,6 +91,8 @@ export class SyncService extends Context.Service<
 
 /** Under this name the service suspends itself while it forgets positions. */
 const EXPIRE = "expireSessions"
+/** Who suspends and resumes when it isn't said. */
+const APP = "app"
 
 const intend = (env: LoopRunner.Env, change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent) =>
   SubscriptionRef.update(env.snapshot, (snapshot) => ({ ...snapshot, intent: change(snapshot.intent) }))
@@ -99,14 +101,13 @@ const intend = (env: LoopRunner.Env, change: (intent: SyncServiceMachine.Intent)
 const quieten = Effect.fnUntraced(function* (
   env: LoopRunner.Env,
   change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent,
-  deadline: Duration.Input | undefined
+  deadline: Duration.Input
 ) {
-  const { stopDeadlineMillis } = yield* SyncConfig.SyncConfig
   const startedAt = yield* Clock.currentTimeMillis
   yield* intend(env, change)
   yield* Effect.timeoutOption(
     LoopRunner.awaitSnapshot(env, ({ active }) => active.length === 0),
-    deadline ?? stopDeadlineMillis
+    deadline
   )
   const { active } = yield* SubscriptionRef.get(env.snapshot)
   const report: StopReport = {
@@ -118,18 +119,20 @@ const quieten = Effect.fnUntraced(function* (
 })
 
 /** Forgets both connections' positions; nothing of ours runs meanwhile. */
-const expireSessions = Effect.fnUntraced(function* (env: LoopRunner.Env) {
-  const { role } = yield* SyncConfig.SyncConfig
-  const store = yield* SyncStore.SyncStore
-  yield* quieten(env, (intent) => SyncServiceMachine.suspend(intent, EXPIRE), undefined)
-  yield* store.expireMain(MainSync.connId(role))
-  const expireExtension = Effect.scoped(
-    Effect.flatMap(env.semaphore.tryTake, (taken) =>
-      taken._tag === "Taken" ? store.expireExtension(taken.grant) : Effect.void
+const expireSessions = Effect.fnUntraced(
+  function* (env: LoopRunner.Env, store: SyncStore.SyncStore["Service"], config: SyncConfig.SyncConfigShape) {
+    yield* quieten(env, (intent) => SyncServiceMachine.suspend(intent, EXPIRE), config.stopDeadlineMillis)
+    yield* store.expireMain(MainSync.connId(config.role))
+    const taken = yield* env.semaphore.tryTake
+    if (taken._tag === "Taken") yield* store.expireExtension(taken.grant)
+  },
+  Effect.scoped,
+  (effect, env) =>
+    Effect.ensuring(
+      effect,
+      intend(env, (intent) => SyncServiceMachine.resume(intent, EXPIRE))
     )
-  )
-  yield* expireExtension
-})
+)
 
 const statesOf = (env: LoopRunner.Env): Stream.Stream<SyncServiceMachine.ServiceState> =>
   Stream.changes(
@@ -169,19 +172,16 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
       extension: yield* Ref.make(Option.none<ExtensionSync.ExtensionSync>())
     }
     yield* Effect.forkScoped(LoopRunner.run(env))
-    const resume = (by: string) => intend(env, (intent) => SyncServiceMachine.resume(intent, by))
+    const deadlineOf = (options?: StopOptions): Duration.Input => options?.deadline ?? config.stopDeadlineMillis
     const params = MainLoopMachine.subscriptionParams(config, homeserver.session.userId)
 
     return SyncService.of({
       start: Effect.andThen(intend(env, SyncServiceMachine.start), restartFailed(env)),
-      stop: (options) => quieten(env, SyncServiceMachine.stop, options?.deadline),
+      stop: (options) => quieten(env, SyncServiceMachine.stop, deadlineOf(options)),
       suspend: (options) =>
-        quieten(env, (intent) => SyncServiceMachine.suspend(intent, options?.by ?? "app"), options?.deadline),
-      resume: (options) => resume(options?.by ?? "app"),
-      expireSessions: expireSessions(env).pipe(
-        Effect.ensuring(resume(EXPIRE)),
-        Effect.provideService(SyncStore.SyncStore, store)
-      ),
+        quieten(env, (intent) => SyncServiceMachine.suspend(intent, options?.by ?? APP), deadlineOf(options)),
+      resume: (options) => intend(env, (intent) => SyncServiceMachine.resume(intent, options?.by ?? APP)),
+      expireSessions: expireSessions(env, store, config),
       setWindow: (window) => changeView(env, () => ({ window })),
       setSubscriptions: (rooms) =>
         Effect.gen(function* () {

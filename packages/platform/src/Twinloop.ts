@@ -1,0 +1,104 @@
+/**
+ * Everything composed for Node: what an application provides to have its rooms and its inbox in sync.
+ *
+ * Includes `layer` (an account in a SQLite file, shared by processes) and what it is made of, for those who compose
+ * otherwise.
+ *
+ * Not here: logging in (`Login`), which comes first.
+ */
+import { Inbox, Suspendables, SyncService } from "@twinloop/actors"
+import {
+  type CryptoEngine,
+  type Homeserver,
+  PassThroughCrypto,
+  RoomList,
+  type StoreError,
+  SyncConfig,
+  type Wake
+} from "@twinloop/core"
+import { Effect, Layer } from "effect"
+import type { HttpClient } from "effect/http"
+import type { InvalidHomeserverUrl } from "./http/HomeserverUrl.ts"
+import * as HttpHomeserver from "./http/HttpHomeserver.ts"
+import { HttpSockets } from "./http/HttpSockets.ts"
+import { RefreshLock } from "./http/RefreshLock.ts"
+import type { SessionStore } from "./http/SessionStore.ts"
+import type { NotLoggedIn } from "./http/SessionTokens.ts"
+import * as SqliteSessionStore from "./http/SqliteSessionStore.ts"
+import * as SqliteStores from "./sqlite/SqliteStores.ts"
+import * as WakeSocket from "./wake/WakeSocket.ts"
+
+export interface Options {
+  /** Path of the SQLite file; it is made if it is missing, its directory must exist. All processes of the account name the same. */
+  readonly database: string
+  /** Limits, intervals and the role of this process, where they differ from `SyncConfig.defaults`. */
+  readonly config?: Partial<SyncConfig.SyncConfigShape>
+}
+
+/** The account's storage, its lock, its wake-ups and its HTTP client: what logging in needs too. */
+export type Foundation =
+  | SqliteStores.SqliteStores
+  | SessionStore
+  | RefreshLock
+  | Wake
+  | HttpSockets
+  | HttpClient.HttpClient
+
+/** What an application works with. */
+export type Twinloop =
+  | Foundation
+  | Homeserver.Homeserver
+  | CryptoEngine.CryptoEngine
+  | RoomList.RoomList
+  | Inbox.Inbox
+  | SyncService.SyncService
+
+/** Opens the account's database, and what its processes share. Everything closes with the layer's scope. */
+export const layerFoundation = (options: Options): Layer.Layer<Foundation, StoreError.StoreError> => {
+  const { database } = options
+  const opened = Layer.mergeAll(
+    SqliteStores.layer({ filename: database }),
+    WakeSocket.layerDatabase(database),
+    HttpSockets.layer
+  )
+  return Layer.mergeAll(SqliteSessionStore.layer, RefreshLock.layer).pipe(
+    Layer.provideMerge(opened),
+    Layer.provideMerge(SyncConfig.layer(options.config ?? {}))
+  )
+}
+
+const suspendables = Layer.effect(
+  Suspendables.Suspendables,
+  Effect.map(HttpSockets, (sockets) => [{ name: "HTTP connections", suspend: sockets.close, resume: Effect.void }])
+)
+
+/**
+ * The account's service over HTTP and SQLite, not started yet: `SyncService.start`.
+ *
+ * Fails when the database can't be used (`StoreError`), or nobody is logged in (`NotLoggedIn`).
+ *
+ * @example
+ * ```ts
+ * import { SyncService } from "@twinloop/actors"
+ * import { RoomList } from "@twinloop/core"
+ * import { Twinloop } from "@twinloop/platform"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const service = yield* SyncService.SyncService
+ *   yield* service.start
+ *   const rooms = yield* RoomList.RoomList
+ *   return yield* rooms.rooms
+ * })
+ * const app = Effect.provide(program, Twinloop.layer({ database: "account.db" }))
+ * ```
+ */
+export const layer = (
+  options: Options
+): Layer.Layer<Twinloop, StoreError.StoreError | NotLoggedIn | InvalidHomeserverUrl> =>
+  SyncService.SyncService.layer.pipe(
+    Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, PassThroughCrypto.layer)),
+    Layer.provideMerge(HttpHomeserver.layer),
+    Layer.provide(suspendables),
+    Layer.provideMerge(layerFoundation(options))
+  )

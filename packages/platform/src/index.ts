@@ -1,0 +1,5 @@
+/** Twinloop on Node: SQLite, HTTP, local sockets, lifecycle, and everything composed. */
+export * from "./http/index.ts"
+export * from "./sqlite/index.ts"
+export * from "./wake/index.ts"
+export * as Twinloop from "./Twinloop.ts"
