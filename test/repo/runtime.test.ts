@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 const guard = fileURLToPath(new URL("../../scripts/guard.js", import.meta.url))
@@ -20,5 +21,22 @@ describe("the Node that runs the tests", () => {
     assert.strictEqual(old.status, 1)
     assert.match(old.stderr, /npm rebuild node/)
     assert.strictEqual(spawnSync(process.execPath, [guard]).status, 0)
+  })
+})
+
+describe("package-lock.json", () => {
+  it("names every optional dependency, since `npm ci` refuses one that doesn't", () => {
+    // npm leaves out what the registry in use can't serve, and `npm install` says nothing about it.
+    const lock = JSON.parse(readFileSync(new URL("../../package-lock.json", import.meta.url), "utf8")) as {
+      readonly packages: {
+        readonly [path: string]: { readonly optionalDependencies?: Readonly<Record<string, string>> }
+      }
+    }
+    const missing = Object.entries(lock.packages).flatMap(([path, { optionalDependencies = {} }]) =>
+      Object.keys(optionalDependencies).filter(
+        (name) => !(`node_modules/${name}` in lock.packages) && !(`${path}/node_modules/${name}` in lock.packages)
+      )
+    )
+    assert.deepStrictEqual(missing, [])
   })
 })
