@@ -113,9 +113,6 @@ const byStatus = (refusal: Refusal, errcode: string, said: string): HomeserverEr
     return new HomeserverError.Forbidden({ message: `${said} ${from}`, errcode })
   }
   if (status === 404 && errcode === "M_NOT_FOUND") return new HomeserverError.NotFound({ message: said })
-  if (status === 405) {
-    return new HomeserverError.Unsupported({ message: `${said} The homeserver doesn't have this endpoint.` })
-  }
   if (status === 408) {
     return new HomeserverError.NetworkError({ message: `${said} A proxy gave up waiting; try again.`, timedOut: false })
   }
