@@ -142,9 +142,25 @@ export const sweep = (directory: string): Effect.Effect<void> =>
     Effect.forEach(files, (file) => Effect.when(remove(file), isLeftover(file)), { concurrency: 8, discard: true })
   )
 
+/**
+ * Makes a directory and the missing ones above it. Node's own `recursive` option never returns where the file system answers
+ * `ENOENT` for a directory that can't be made (as in /proc).
+ */
+const makeDirectory = (path: string): void => {
+  try {
+    mkdirSync(path, 0o700)
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    if (code === "EEXIST") return
+    if (code !== "ENOENT" || dirname(path) === path) throw error
+    makeDirectory(dirname(path))
+    mkdirSync(path, 0o700)
+  }
+}
+
 /** Who may write to this directory can pose as a process of ours, so it must be ours alone. */
 const insist = (directory: string): void => {
-  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  makeDirectory(directory)
   if (isWindows) return
   const uid = process.getuid?.()
   const parent = dirname(directory)
