@@ -1,7 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Homeserver } from "@twinloop/core"
 import type { HomeserverError } from "@twinloop/core"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, Layer } from "effect"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
+import * as HttpHomeserver from "../src/http/HttpHomeserver.ts"
+import { RefreshLock } from "../src/http/RefreshLock.ts"
+import * as SessionStore from "../src/http/SessionStore.ts"
 import {
   accessToken,
   type Answer,
@@ -166,15 +170,22 @@ describe("HttpHomeserver", () => {
       answered([text(200, "text/plain", '{"pos":"1/s"}')], () => sync())
     )
 
-    it.live("that redirects is not followed, so that no other origin sees the token", () =>
-      Effect.gen(function* () {
-        const other = yield* scriptedServer
-        const reason = yield* answered([json(307, {}, { location: `${other.url}/elsewhere` })], () => reasonOf(sync()))
-        assert.strictEqual(reason._tag, "BadResponse")
-        assert.include(reason.message, other.url)
-        assert.strictEqual(other.requests.length, 0)
-      })
-    )
+    const clients = { undici: NodeHttpClient.layerUndici, fetch: NodeHttpClient.layerFetch }
+    for (const [name, client] of Object.entries(clients)) {
+      it.live(`that redirects is not followed by ${name}, so that no other place sees the token`, () =>
+        Effect.gen(function* () {
+          const [server, other] = [yield* scriptedServer, yield* scriptedServer]
+          withUnstable(server, json(307, {}, { location: `${other.url}/elsewhere` }))
+          const homeserver = HttpHomeserver.layer.pipe(
+            Layer.provide([SessionStore.layerMemory(sessionAt(server)), RefreshLock.layerSingleProcess, client])
+          )
+          const reason = yield* Effect.provide(reasonOf(sync()), homeserver)
+          assert.strictEqual(reason._tag, "BadResponse")
+          assert.include(reason.message, other.url)
+          assert.strictEqual(other.requests.length, 0)
+        })
+      )
+    }
   })
 
   it.live("I7: an event without a sender is quarantined, and the rest of the response is used", () => {
