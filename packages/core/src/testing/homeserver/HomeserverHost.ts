@@ -1,0 +1,91 @@
+/**
+ * Runs a homeserver model under Effect's `Clock`: every step at the current time, and long polls that wait.
+ *
+ * A poll waits until its user is touched, then asks the model again; it leaves when there is something to say or its time is
+ * up. Interrupting it delivers nothing, as if the client had gone.
+ *
+ * Invariants: I8 (time comes from `Clock`, so `TestClock` drives it).
+ *
+ * Not here: faults (`HomeserverSim.ts`), HTTP (platform `DevHomeserver`).
+ */
+import { Clock, Effect, Result } from "effect"
+import type { UserId } from "../../matrix/MatrixEvent.ts"
+import type { SyncRequest, SyncResponse } from "../../matrix/SlidingSync.ts"
+import { authenticate } from "./Accounts.ts"
+import { make as makeModel, type ModelOptions, type ModelState, type Outcome, type Refusal } from "./ModelState.ts"
+import type { Requester } from "./ModelState.ts"
+import * as SyncConnection from "./SyncConnection.ts"
+
+export interface HomeserverHost {
+  /** Does one step on the model, and wakes the polls of whoever it concerns. */
+  step<A>(f: (state: ModelState, nowMillis: number) => A): Effect.Effect<A>
+  /** The same for a step that may be refused. */
+  attempt<A>(f: (state: ModelState, nowMillis: number) => Outcome<A>): Effect.Effect<A, Refusal>
+  /** The same on behalf of an access token's owner. */
+  request<A>(
+    accessToken: string | undefined,
+    f: (state: ModelState, requester: Requester, nowMillis: number) => Outcome<A>
+  ): Effect.Effect<A, Refusal>
+  /** One sliding-sync request; waits as long as `timeoutMillis` when there is nothing to say. */
+  sync(accessToken: string | undefined, request: SyncRequest): Effect.Effect<SyncResponse, Refusal>
+}
+
+/** A host with a homeserver of its own. */
+export const make = (options?: Partial<ModelOptions>): HomeserverHost => {
+  const state = makeModel(options)
+  const waiting = new Map<UserId, Set<() => void>>()
+
+  const wakeTouched = (): void => {
+    for (const userId of state.touched) waiting.get(userId)?.forEach((wake) => wake())
+    state.touched.clear()
+  }
+
+  const step: HomeserverHost["step"] = (f) =>
+    Effect.map(Clock.currentTimeMillis, (nowMillis) => {
+      const result = f(state, nowMillis)
+      wakeTouched()
+      return result
+    })
+
+  const attempt: HomeserverHost["attempt"] = (f) => Effect.flatMap(step(f), Effect.fromResult)
+
+  const request: HomeserverHost["request"] = (accessToken, f) =>
+    attempt((state, nowMillis) =>
+      Result.flatMap(authenticate(state, accessToken, nowMillis), (requester) => f(state, requester, nowMillis))
+    )
+
+  /** Ends when the user was touched after `version`. */
+  const touchedAfter = (userId: UserId, version: number): Effect.Effect<void> =>
+    Effect.callback<void>((resume) => {
+      if (state.users.get(userId)?.version !== version) return resume(Effect.void)
+      const wakers = waiting.get(userId) ?? new Set()
+      const wake = () => resume(Effect.void)
+      waiting.set(userId, wakers.add(wake))
+      return Effect.sync(() => wakers.delete(wake))
+    })
+
+  const sync = Effect.fnUntraced(function* (
+    accessToken: string | undefined,
+    syncRequest: SyncRequest
+  ): Effect.fn.Return<SyncResponse, Refusal> {
+    const poll = yield* request(accessToken, (state, requester, nowMillis) =>
+      SyncConnection.open(state, requester, syncRequest, nowMillis)
+    )
+    const { user } = poll.requester
+    const deadline = (yield* Clock.currentTimeMillis) + syncRequest.timeoutMillis
+    while (true) {
+      const version = user.version
+      const [response, remainingMillis] = yield* attempt((state, nowMillis) =>
+        Result.map(SyncConnection.answer(state, poll, nowMillis), (answer) =>
+          SyncConnection.mustAnswer(poll, answer) || nowMillis >= deadline
+            ? ([SyncConnection.deliver(state, poll, answer, nowMillis), 0] as const)
+            : ([undefined, deadline - nowMillis] as const)
+        )
+      )
+      if (response !== undefined) return response
+      yield* Effect.timeoutOption(touchedAfter(user.userId, version), remainingMillis)
+    }
+  })
+
+  return { step, attempt, request, sync }
+}

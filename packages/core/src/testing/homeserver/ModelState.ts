@@ -1,0 +1,248 @@
+/**
+ * The state of the homeserver model, and the few rules that all of its parts share: ids, the stream, refusals, wake-ups.
+ *
+ * The state is mutable and belongs to one caller: with 10 000 rooms and 100 000 to-device events, copying it per step would
+ * cost more than the step. It is deterministic all the same: what a function does depends only on the state, its arguments
+ * and `nowMillis`; there is no clock, no randomness and no input or output in here.
+ *
+ * Gotchas: everything that happens takes the next number of one `stream`, as on Synapse, so "since" is one number whatever
+ * it is about. Whoever hears of a change is put into `touched`; `HomeserverHost` wakes their long polls.
+ *
+ * Not here: waiting (`HomeserverHost.ts`), faults (`HomeserverSim.ts`), HTTP (platform `DevHomeserver`).
+ */
+import { Result } from "effect"
+import type { DeviceId, EventId, JsonObject, RoomId, TimelineEvent, UserId } from "../../matrix/MatrixEvent.ts"
+import type { Membership } from "../../matrix/SlidingSync.ts"
+import type { Connection } from "./SyncConnection.ts"
+import type { StateSelection } from "./StateSelection.ts"
+
+/** Why a request was not served: an HTTP status with a Matrix error. Spec: "Standard error response". */
+export interface Refusal {
+  readonly status: number
+  readonly errcode: string
+  /** What is wrong, to what. */
+  readonly message: string
+  /** With 401: the session is kept, log in again with the same device. Spec: "Soft logout". */
+  readonly softLogout?: boolean
+}
+
+/** What a model function gives: its value, or why it was refused. */
+export type Outcome<A> = Result.Result<A, Refusal>
+
+/** Refuses a request. */
+export const refuse = (status: number, errcode: string, message: string): Result.Result<never, Refusal> =>
+  Result.fail({ status, errcode, message })
+
+/** A timeline event as it is kept. `stream` orders everything that happens on the homeserver. */
+export interface StoredEvent {
+  readonly stream: number
+  event: TimelineEvent
+  /** Who sent it with which transaction id, so that the same device can recognise it. */
+  readonly transaction?: { readonly deviceId: DeviceId; readonly txnId: string }
+}
+
+/** One user's receipt in one room. Spec: "Receipts". */
+export interface StoredReceipt {
+  readonly stream: number
+  readonly userId: UserId
+  readonly type: string
+  readonly eventId: EventId
+  readonly atMillis: number
+}
+
+export interface Room {
+  readonly roomId: RoomId
+  /** Ascending by `stream`. */
+  readonly timeline: Array<StoredEvent>
+  /** type → state key → the event that holds. */
+  readonly state: Map<string, Map<string, StoredEvent>>
+  readonly members: Map<UserId, Membership>
+  joinedCount: number
+  invitedCount: number
+  lastStream: number
+  /** Stream number of the last event that makes the room recent (MSC4186). */
+  bumpStamp: number
+  /** user → when it ends, Unix milliseconds. */
+  readonly typing: Map<UserId, number>
+  typingStream: number
+  /** By user and type. */
+  readonly receipts: Map<string, StoredReceipt>
+  receiptsStream: number
+}
+
+/** A room from the point of view of a user. */
+export interface UserRoom {
+  readonly room: Room
+  membership: Membership
+  /** Stream number of the user's membership event. */
+  memberStream: number
+  /** True when the user left by himself, and was not kicked. */
+  leftBySelf: boolean
+  /** type → content. */
+  readonly accountData: Map<string, StoredAccountData>
+  accountDataStream: number
+}
+
+export interface StoredAccountData {
+  readonly stream: number
+  readonly content: JsonObject
+}
+
+/** One to-device message for one device: what the homeserver accepted to deliver, and what became of it. */
+export interface LedgerEntry {
+  /** 1, 2, 3, ... per device, in the order of acceptance. */
+  readonly number: number
+  readonly stream: number
+  readonly sender: UserId
+  readonly type: string
+  readonly content: JsonObject
+  readonly acceptedAtMillis: number
+  /** How many responses carried it. */
+  deliveries: number
+  firstDeliveredAtMillis?: number
+  lastDeliveredAtMillis?: number
+  /** When a `since` at or beyond it arrived; from then on it is not delivered any more. */
+  acknowledgedAtMillis?: number
+}
+
+export interface FallbackKey {
+  readonly keyId: string
+  readonly key: JsonObject
+  used: boolean
+}
+
+export interface Device {
+  readonly deviceId: DeviceId
+  displayName: string | undefined
+  /** All that was ever accepted, ascending; what comes before `acknowledged` (an index) has been deleted. */
+  readonly ledger: Array<LedgerEntry>
+  acknowledged: number
+  deviceKeys: JsonObject | undefined
+  /** algorithm → key id → key, in upload order. */
+  readonly oneTimeKeys: Map<string, Map<string, JsonObject>>
+  /** Every one-time key id ever uploaded, with its text: uploading it again with another text is refused. */
+  readonly uploadedKeys: Map<string, string>
+  readonly fallbackKeys: Map<string, FallbackKey>
+  readonly connections: Map<string, Connection>
+  /** What was done under a transaction id, so that a retry does it only once. */
+  readonly transactions: Map<string, string>
+}
+
+export interface User {
+  readonly userId: UserId
+  password: string
+  displayName: string | undefined
+  avatarUrl: string | undefined
+  readonly devices: Map<DeviceId, Device>
+  readonly rooms: Map<RoomId, UserRoom>
+  /** The same rooms, most recent first; valid unless `unsorted`. */
+  readonly sortedRooms: Array<UserRoom>
+  unsorted: boolean
+  readonly accountData: Map<string, StoredAccountData>
+  /** Rooms that the account data `m.direct` names. */
+  directRooms: ReadonlySet<RoomId>
+  readonly crossSigning: { master?: JsonObject; selfSigning?: JsonObject; userSigning?: JsonObject }
+  readonly pushers: Map<string, JsonObject>
+  readonly filters: Map<string, JsonObject>
+  /** Grows with everything that may concern the user's polls. */
+  version: number
+}
+
+export interface AccessToken {
+  readonly userId: UserId
+  readonly deviceId: DeviceId
+  /** Unix milliseconds; absent when it doesn't expire. */
+  expiresAtMillis?: number
+  /** The refresh token that this one replaces, until it is first used. */
+  replacesRefreshToken?: string
+}
+
+export interface RefreshToken {
+  readonly userId: UserId
+  readonly deviceId: DeviceId
+  /** True once a token that came of it has been used. */
+  superseded: boolean
+  replaces?: string
+}
+
+/** A change of membership, for `device_lists`. */
+export interface MembershipChange {
+  readonly stream: number
+  readonly roomId: RoomId
+  readonly userId: UserId
+  readonly joined: boolean
+}
+
+export interface ModelOptions {
+  readonly serverName: string
+  /** Lifetime of access tokens that come with a refresh token, in milliseconds. Synapse's default is 5 minutes. */
+  readonly accessTokenLifetimeMillis: number
+}
+
+export interface ModelState {
+  readonly options: ModelOptions
+  /** The number of the last thing that happened. */
+  stream: number
+  lastId: number
+  readonly users: Map<UserId, User>
+  readonly rooms: Map<RoomId, Room>
+  readonly events: Map<EventId, { readonly room: Room; readonly stored: StoredEvent }>
+  readonly accessTokens: Map<string, AccessToken>
+  readonly refreshTokens: Map<string, RefreshToken>
+  /** Ascending. */
+  readonly membershipChanges: Array<MembershipChange>
+  /** Ascending. */
+  readonly deviceListChanges: Array<{ readonly stream: number; readonly userId: UserId }>
+  readonly selections: Map<string, StateSelection>
+  /** Users whose polls must be looked at again; emptied by the host. */
+  readonly touched: Set<UserId>
+}
+
+/** A homeserver without users. */
+export const make = (options: Partial<ModelOptions> = {}): ModelState => ({
+  options: { serverName: "localhost", accessTokenLifetimeMillis: 300_000, ...options },
+  stream: 0,
+  lastId: 0,
+  users: new Map(),
+  rooms: new Map(),
+  events: new Map(),
+  accessTokens: new Map(),
+  refreshTokens: new Map(),
+  membershipChanges: [],
+  deviceListChanges: [],
+  selections: new Map(),
+  touched: new Set()
+})
+
+/** The next number of the stream. */
+export const nextStream = (state: ModelState): number => ++state.stream
+
+/** The next number for an id; ids are predictable, which is what a test wants. */
+export const nextId = (state: ModelState): number => ++state.lastId
+
+/** Notes that something happened which the user's polls may have to tell. */
+export const touch = (state: ModelState, userId: UserId): void => {
+  const user = state.users.get(userId)
+  if (user === undefined) return
+  user.version += 1
+  state.touched.add(userId)
+}
+
+/** Index of the first item whose `stream` is greater than `since`, in an array that ascends by `stream`. */
+export const firstAfter = (items: ReadonlyArray<{ readonly stream: number }>, since: number): number => {
+  let low = 0
+  let high = items.length
+  while (low < high) {
+    const middle = (low + high) >>> 1
+    const item = items[middle]
+    if (item !== undefined && item.stream <= since) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+/** Who makes a request, and with which device. */
+export interface Requester {
+  readonly user: User
+  readonly device: Device
+}

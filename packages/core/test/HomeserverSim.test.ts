@@ -1,0 +1,211 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Result } from "effect"
+import { TestClock } from "effect/testing"
+import type { SyncRequest } from "../src/matrix/SlidingSync.ts"
+import { NetworkError, ServerError } from "../src/sync/HomeserverError.ts"
+import { HomeserverSim, layer, type SimOptions } from "../src/testing/HomeserverSim.ts"
+import * as Model from "../src/testing/HomeserverModel.ts"
+import { syncConformance } from "../src/testing/SyncConformance.ts"
+
+const harness = (options: SimOptions) =>
+  Effect.gen(function* () {
+    const sim = yield* HomeserverSim
+    const alice = yield* sim.session("alice", "A")
+    const clients = {
+      alice: sim.homeserver(alice),
+      bob: sim.homeserver(yield* sim.session("bob", "B")),
+      stranger: sim.homeserver({ ...alice, accessToken: "made up" })
+    }
+    const act = <A>(f: Parameters<typeof sim.model<Model.Outcome<A>>>[0]) =>
+      Effect.flatMap(sim.model(f), Effect.fromResult)
+    return {
+      ...clients,
+      createRoom: (by: typeof clients.alice, room: Model.NewRoom) =>
+        act((state, now) =>
+          Result.map(
+            Model.findUser(state, by.session.userId),
+            (user) => Model.createRoom(state, user, room, now).roomId
+          )
+        ),
+      joinRoom: (by: typeof clients.alice, roomId: string) =>
+        Effect.asVoid(
+          act((state, now) =>
+            Result.flatMap(Model.findUser(state, by.session.userId), (user) => Model.join(state, user, roomId, now))
+          )
+        )
+    }
+  }).pipe(Effect.provide(layer(options)))
+
+syncConformance("the simulated homeserver (unstable)", harness({ spelling: "unstable" }))
+syncConformance("the simulated homeserver (v4)", harness({ spelling: "v4" }))
+
+const extensionRequest = (timeoutMillis: number, pos?: string): SyncRequest => ({
+  connId: "encryption",
+  timeoutMillis,
+  lists: {},
+  roomSubscriptions: {},
+  extensions: { toDevice: {} },
+  ...(pos !== undefined && { pos })
+})
+
+const setUp = Effect.gen(function* () {
+  const sim = yield* HomeserverSim
+  const session = yield* sim.session("alice", "A")
+  return { sim, session, client: sim.homeserver(session) }
+})
+
+const outage = new ServerError({ message: "on fire", status: 503 })
+
+describe("HomeserverSim", () => {
+  it.effect("I8: holds a poll in virtual time until it times out", () =>
+    Effect.gen(function* () {
+      const { client } = yield* setUp
+      const { pos } = yield* client.sync(extensionRequest(30_000))
+      const poll = yield* Effect.forkChild(client.sync(extensionRequest(30_000, pos)))
+      yield* TestClock.adjust("29 seconds")
+      assert.isUndefined(poll.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual((yield* Fiber.join(poll)).extensions.toDevice?.events, [])
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("keeps waiting when what happened is no news for the connection", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      const { pos } = yield* client.sync(extensionRequest(30_000))
+      const poll = yield* Effect.forkChild(client.sync(extensionRequest(30_000, pos)))
+      const roomId = yield* sim.addRoom({ members: [session.userId] })
+      yield* sim.sendMessage(roomId, session.userId, "not for you")
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(poll.pollUnsafe())
+      yield* sim.sendNumbered(session, 1)
+      assert.strictEqual((yield* Fiber.join(poll)).extensions.toDevice?.events.length, 1)
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("fails as often as a fault says, and then serves", () =>
+    Effect.gen(function* () {
+      const { sim, client } = yield* setUp
+      const fault = yield* sim.inject({ operation: "sync", times: 2, effect: { _tag: "Fail", reason: outage } })
+      for (const expected of ["ServerError", "ServerError", "none"]) {
+        const tag = yield* Effect.match(client.sync(extensionRequest(0)), {
+          onFailure: ({ reason }) => reason._tag,
+          onSuccess: () => "none"
+        })
+        assert.strictEqual(tag, expected)
+      }
+      assert.strictEqual(yield* fault.hits, 2)
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("spoils only the connection and the operation that a fault names", () =>
+    Effect.gen(function* () {
+      const { sim, client } = yield* setUp
+      yield* sim.inject({ connId: "main", effect: { _tag: "Hang" } })
+      yield* client.sync(extensionRequest(0))
+      yield* client.capabilities
+      const hung = yield* Effect.forkChild(client.sync({ ...extensionRequest(0), connId: "main" }))
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(hung.pollUnsafe())
+      assert.strictEqual(yield* sim.inFlight("main"), 1)
+      assert.strictEqual(yield* sim.inFlight("encryption"), 0)
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("notes an interrupted poll as aborted, and delivers nothing by it", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      const { pos } = yield* client.sync(extensionRequest(0))
+      const poll = yield* Effect.forkChild(client.sync(extensionRequest(30_000, pos)))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.interrupt(poll)
+      yield* sim.sendNumbered(session, 1)
+      const [, seen] = yield* sim.syncs("encryption")
+      assert.strictEqual(seen?.outcome, "aborted")
+      assert.strictEqual(seen?.endedAtMillis, 1_000)
+      assert.strictEqual((yield* sim.ledger(session))[0]?.deliveries, 0)
+      assert.strictEqual(yield* sim.inFlight(), 0)
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("I2: counts a delivery whose answer never arrived, and delivers it again", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      yield* sim.sendNumbered(session, 1)
+      yield* sim.inject({ operation: "sync", times: 1, effect: { _tag: "Late", millis: 5_000 } })
+      const lost = yield* Effect.forkChild(client.sync(extensionRequest(0)))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.interrupt(lost)
+      const { extensions } = yield* client.sync(extensionRequest(0))
+      assert.strictEqual(extensions.toDevice?.events.length, 1)
+      const [entry] = yield* sim.ledger(session)
+      assert.strictEqual(entry?.deliveries, 2)
+      assert.isUndefined(entry?.acknowledgedAtMillis)
+      yield* client.sync({
+        ...extensionRequest(0),
+        extensions: { toDevice: { since: extensions.toDevice!.nextBatch } }
+      })
+      assert.strictEqual((yield* sim.ledger(session))[0]?.acknowledgedAtMillis, 1_000)
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("cuts polls when it becomes unreachable, and serves again afterwards", () =>
+    Effect.gen(function* () {
+      const { sim, client } = yield* setUp
+      const { pos } = yield* client.sync(extensionRequest(0))
+      const poll = yield* Effect.forkChild(Effect.flip(client.sync(extensionRequest(30_000, pos))))
+      yield* TestClock.adjust("1 second")
+      yield* sim.unreachable
+      assert.instanceOf((yield* Fiber.join(poll)).reason, NetworkError)
+      assert.instanceOf((yield* Effect.flip(client.capabilities)).reason, NetworkError)
+      yield* sim.reachable
+      yield* client.sync(extensionRequest(0, pos))
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("forgets positions on demand, also of an extension-only connection, and ends its poll", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      const { pos } = yield* client.sync(extensionRequest(0))
+      const poll = yield* Effect.forkChild(Effect.flip(client.sync(extensionRequest(30_000, pos))))
+      yield* TestClock.adjust("1 second")
+      yield* sim.expirePositions(session, "encryption")
+      assert.strictEqual((yield* Fiber.join(poll)).reason._tag, "UnknownPosition")
+      assert.strictEqual((yield* Effect.flip(client.sync(extensionRequest(0, pos)))).reason._tag, "UnknownPosition")
+      const fresh = yield* client.sync(extensionRequest(0))
+      yield* client.sync(extensionRequest(0, fresh.pos))
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("I7: answers with whatever JSON a fault gives", () =>
+    Effect.gen(function* () {
+      const { sim, client } = yield* setUp
+      yield* sim.inject({ times: 1, effect: { _tag: "Reply", json: "<html>" } })
+      assert.strictEqual((yield* Effect.flip(client.sync(extensionRequest(0)))).reason._tag, "BadResponse")
+      yield* sim.inject({ times: 1, effect: { _tag: "Reply", json: { pos: "1", rooms: { "!r": 3 } } } })
+      assert.strictEqual((yield* client.sync(extensionRequest(0))).quarantined.length, 1)
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("ends sessions softly and for good", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      const other = yield* sim.session("alice", "B")
+      const flipped = (of: typeof session) =>
+        Effect.map(Effect.flip(sim.homeserver(of).sync(extensionRequest(0))), (e) => e.reason)
+      yield* client.sync(extensionRequest(0))
+      yield* sim.endSession(session, "soft")
+      assert.deepInclude(yield* flipped(session), { _tag: "Unauthorized", softLogout: true })
+      yield* sim.endSession(other, "hard")
+      assert.deepInclude(yield* flipped(other), { _tag: "Unauthorized", softLogout: false })
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("offers no sliding sync when told so", () =>
+    Effect.gen(function* () {
+      const { client } = yield* setUp
+      assert.isUndefined((yield* client.capabilities).slidingSync)
+      assert.strictEqual((yield* Effect.flip(client.sync(extensionRequest(0)))).reason._tag, "Unsupported")
+    }).pipe(Effect.provide(layer({ spelling: null })))
+  )
+})
