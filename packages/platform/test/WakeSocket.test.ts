@@ -1,11 +1,11 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
+import { wakeContract } from "@twinloop/core/testing"
 import { Effect, Exit, Scope } from "effect"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import type { Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
-import { wakeContract } from "../../core/src/testing/WakeContract.ts"
 import * as SocketDirectory from "../src/wake/SocketDirectory.ts"
 import * as WakeSocket from "../src/wake/WakeSocket.ts"
 
@@ -152,7 +152,7 @@ describe("WakeSocket", () => {
         socket.once("close", closed).write(Buffer.of(1))
         socket.resume()
       })
-      yield* Scope.provide(wake.subscribe({ ...wake.self, endpoint }, "lease"), scope)
+      yield* Effect.asVoid(Scope.provide(wake.subscribe({ ...wake.self, endpoint }, "lease"), scope))
       yield* Scope.close(scope, Exit.void)
       yield* Effect.promise(() => whenClosed)
     })

@@ -98,7 +98,7 @@ export const wakeContract = (name: string, harness: WakeHarness): void => {
         const holder = yield* harness.open
         const waiter = yield* harness.open
         yield* holder.notify("lease")
-        yield* Effect.scoped(waiter.subscribe(holder.self, "lease"))
+        yield* Effect.scoped(Effect.asVoid(waiter.subscribe(holder.self, "lease")))
         yield* holder.notify("lease")
 
         // A signal from before the subscription is not a signal for it.
