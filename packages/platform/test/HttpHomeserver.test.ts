@@ -75,7 +75,7 @@ describe("HttpHomeserver", () => {
           server.on(`GET ${versionsPath}`, json(200, versions))
           server.on(`POST ${v4Path}`, ok)
           yield* Effect.provide(sync(syncRequest({ pos: "9" })), clientOf(sessionAt(server)))
-          assert.strictEqual((server.asked(v4Path)[0]?.body as { pos: string }).pos, "9")
+          assert.propertyVal(server.asked(v4Path)[0]?.body, "pos", "9")
         })
       )
     }
@@ -228,7 +228,8 @@ describe("HttpHomeserver", () => {
 
   describe("I10: size", () => {
     const event = { type: "m.dummy", sender: "@bob:test", content: { body: "x".repeat(20_000) } }
-    const big = { pos: "3/s", extensions: { to_device: { next_batch: "9", events: Array(1_000).fill(event) } } }
+    const events = Array.from({ length: 1_000 }, () => event)
+    const big = { pos: "3/s", extensions: { to_device: { next_batch: "9", events } } }
 
     it.live("a response of 20 MB is accepted", () =>
       answered([json(200, big)], () =>

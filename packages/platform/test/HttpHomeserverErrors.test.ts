@@ -177,7 +177,7 @@ describe("secrets", () => {
         assertNone(error.message)
         assertNone(JSON.stringify(error))
         assertNone(inspect(error, { depth: 20, showHidden: true }))
-        assertNone(JSON.stringify(Schema.encodeUnknownSync(HomeserverError.HomeserverError)(error)))
+        assertNone(JSON.stringify(yield* Schema.encodeUnknownEffect(HomeserverError.HomeserverError)(error)))
         assertNone(JSON.stringify(session))
       })
     )

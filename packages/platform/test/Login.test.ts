@@ -74,7 +74,7 @@ describe("Login", () => {
       const server = yield* homeserver
       yield* byPassword(server, { deviceId: "DEVICE" })
       const sent = server.requests.find(({ method }) => method === "POST")
-      assert.strictEqual((sent?.body as { device_id: string }).device_id, "DEVICE")
+      assert.propertyVal(sent?.body, "device_id", "DEVICE")
     }).pipe(Effect.provide(client))
   )
 

@@ -1,12 +1,25 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Homeserver, type HomeserverError, LeaseStore, LeaseStoreMemory, StoreError, Wake } from "@twinloop/core"
-import { Deferred, Effect, Fiber, Layer, Redacted } from "effect"
+import {
+  Homeserver,
+  type HomeserverError,
+  LeaseStore,
+  LeaseStoreMemory,
+  StoreError,
+  SyncConfig,
+  Wake
+} from "@twinloop/core"
+import { Context, Deferred, Effect, Fiber, Layer, Redacted } from "effect"
 import { TestClock } from "effect/testing"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
 import * as NodeHomeserver from "../src/http/NodeHomeserver.ts"
 import { RefreshLock } from "../src/http/RefreshLock.ts"
 import type { AccountSession } from "../src/http/Session.ts"
 import * as SessionStore from "../src/http/SessionStore.ts"
 import { renewAheadMillis } from "../src/http/SessionTokens.ts"
+import * as SqliteSessionStore from "../src/http/SqliteSessionStore.ts"
+import * as SqliteStores from "../src/sqlite/SqliteStores.ts"
 import {
   type Answer,
   hang,
@@ -61,13 +74,16 @@ const withTokens = (server: ScriptedServer, options: { readonly softLogout?: boo
 const endedSession = (server: ScriptedServer, more: Partial<AccountSession> = {}) =>
   sessionAt(server, { accessToken: Redacted.make("a0"), refreshToken: Redacted.make("r0"), ...more })
 
+/** No signals here, so that a waiter for the lock sees by polling that it is free. */
+const quickPoll = SyncConfig.layer({ waitPollMillis: 10 })
+
 /** One process: its own client and lock, over a store and leases that others may share. */
 const processOver = (store: SessionStore.SessionStore["Service"], leases: LeaseStore["Service"]) =>
   Layer.fresh(
     NodeHomeserver.layer.pipe(
       Layer.provideMerge(Layer.succeed(SessionStore.SessionStore, store)),
       Layer.provide(RefreshLock.layer),
-      Layer.provide([Layer.succeed(LeaseStore, leases), Wake.layerNone])
+      Layer.provide([Layer.succeed(LeaseStore, leases), Wake.layerNone, quickPoll])
     )
   )
 
@@ -85,6 +101,9 @@ const reasonOf = <A, R>(effect: Effect.Effect<A, HomeserverError.HomeserverError
 
 const storedToken = (store: SessionStore.SessionStore["Service"]) =>
   Effect.map(store.load, (stored) => stored && Redacted.value(stored.session.accessToken))
+
+/** Does something to a store in memory at the very moment at which the server answers. */
+const meanwhile = (change: Effect.Effect<unknown, StoreError.StoreError>): void => void Effect.runSync(change)
 
 const busy = new StoreError.StoreError({
   operation: "save",
@@ -108,7 +127,7 @@ describe("Refresh", () => {
     })
   )
 
-  it.live("I1: two processes over one store whose token has ended make exactly one refresh", () =>
+  it.live("is made exactly once by two processes over one store whose token has ended", () =>
     Effect.gen(function* () {
       const server = yield* scriptedServer
       withTokens(server)
@@ -119,6 +138,32 @@ describe("Refresh", () => {
       const both = [Effect.provide(sync, first), Effect.provide(sync, second)]
       yield* Effect.all([...both, ...both], { concurrency: "unbounded" })
       assert.strictEqual(server.asked(refreshPath).length, 1)
+    })
+  )
+
+  it.live("is made exactly once by two processes over one database file", () =>
+    Effect.gen(function* () {
+      const server = yield* scriptedServer
+      withTokens(server)
+      const directory = fs.mkdtempSync(path.join(os.tmpdir(), "twinloop-refresh-"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(directory, { recursive: true })))
+      const stores = () =>
+        Layer.fresh(
+          SqliteSessionStore.layer.pipe(
+            Layer.provideMerge(SqliteStores.layer({ filename: path.join(directory, "account.db") }))
+          )
+        )
+      const [one, two] = [yield* Layer.build(stores()), yield* Layer.build(stores())]
+      yield* SessionStore.replace(Context.get(one, SessionStore.SessionStore), endedSession(server))
+      const processes = [one, two].map((context) =>
+        Effect.provide(
+          sync,
+          processOver(Context.get(context, SessionStore.SessionStore), Context.get(context, LeaseStore))
+        )
+      )
+      yield* Effect.all(processes, { concurrency: "unbounded" })
+      assert.strictEqual(server.asked(refreshPath).length, 1)
+      assert.strictEqual(yield* storedToken(Context.get(two, SessionStore.SessionStore)), "a1")
     })
   )
 
@@ -282,19 +327,60 @@ describe("Refresh", () => {
     })
   )
 
-  it.live("finds a newer token when a renewed one is refused, and asks for no second one", () =>
+  it.live("finds a newer token when the one just issued is void already, and asks for no second one", () =>
+    Effect.gen(function* () {
+      const server = yield* scriptedServer
+      withTokens(server)
+      const { store, context } = yield* alone(endedSession(server))
+      const refused = json(401, { errcode: "M_UNKNOWN_TOKEN", error: "?" })
+      // Another process renews while the call is on its way with the token just issued.
+      const overtaken: Answer = (response, received) => {
+        const newer = { ...endedSession(server), accessToken: Redacted.make("a2") }
+        meanwhile(SessionStore.replace(store, newer))
+        refused(response, received)
+      }
+      server.on(`GET ${versionsPath}`, refused, overtaken, json(200, { versions: ["v1.20"] }))
+      yield* Effect.provide(
+        Effect.flatMap(Homeserver.Homeserver, (homeserver) => homeserver.capabilities),
+        context
+      )
+      assert.deepStrictEqual(
+        server.asked(versionsPath).map(({ authorization }) => authorization),
+        ["Bearer a0", "Bearer a1", "Bearer a2"]
+      )
+      assert.strictEqual(server.asked(refreshPath).length, 1)
+    })
+  )
+
+  it.live("gives way to a login that happened meanwhile, and never uses what was issued", () =>
     Effect.gen(function* () {
       const server = yield* scriptedServer
       const tokens = withTokens(server)
       const { store, context } = yield* alone(endedSession(server))
-      const refreshed = server.next(refreshPath)
-      const call = yield* Effect.forkChild(Effect.provide(sync, context))
-      yield* Effect.promise(() => refreshed)
-      // Another process renews at once, so that the token just issued is void before its first use.
-      tokens.issued = 2
-      yield* SessionStore.replace(store, { ...endedSession(server), accessToken: Redacted.make("a2") })
-      assert.strictEqual((yield* Fiber.join(call)).pos, "1/s")
-      assert.strictEqual(server.asked(refreshPath).length, 1)
+      server.on(`POST ${refreshPath}`, (response, received) => {
+        tokens.issued = 7
+        meanwhile(SessionStore.replace(store, { ...endedSession(server), accessToken: Redacted.make("a7") }))
+        json(200, { access_token: "a1", refresh_token: "r1" })(response, received)
+      })
+      yield* Effect.provide(sync, context)
+      assert.strictEqual(yield* storedToken(store), "a7")
+      const used = server.requests.map(({ authorization }) => authorization)
+      assert.notInclude(used, "Bearer a1")
+    })
+  )
+
+  it.live("gives way to a logout that happened meanwhile", () =>
+    Effect.gen(function* () {
+      const server = yield* scriptedServer
+      withTokens(server)
+      const { store, context } = yield* alone(endedSession(server))
+      server.on(`POST ${refreshPath}`, (response, received) => {
+        meanwhile(Effect.flatMap(store.load, (stored) => store.clear(stored!.revision)))
+        json(200, { access_token: "a1", refresh_token: "r1" })(response, received)
+      })
+      const reason = yield* Effect.provide(reasonOf(sync), context)
+      assert.strictEqual(reason._tag, "Unauthorized")
+      assert.isUndefined(yield* store.load)
     })
   )
 

@@ -184,6 +184,7 @@ const reasonOfClient =
 
 const exchange = (env: Env, call: Call): Effect.Effect<MatrixEvent.JsonObject, HomeserverError.HomeserverError> => {
   const limitMillis = (call.holdMillis ?? 0) + env.networkTimeoutMillis
+  // The scope closes the connection however the call ends, also between the head of an answer and its body.
   return Effect.scoped(
     Effect.flatMap(HttpClient.withScope(env.client).execute(requestFor(env, call)), (response) =>
       interpret(env, call, response)
