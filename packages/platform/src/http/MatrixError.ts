@@ -112,7 +112,9 @@ const byStatus = (refusal: Refusal, errcode: string, said: string): HomeserverEr
     const from = errcode === "" ? "Something in front of the homeserver refuses the request." : "No retry changes this."
     return new HomeserverError.Forbidden({ message: `${said} ${from}`, errcode })
   }
-  if (status === 404 && errcode === "M_NOT_FOUND") return new HomeserverError.NotFound({ message: said })
+  if (status === 404 && errcode === "M_NOT_FOUND") {
+    return new HomeserverError.NotFound({ message: `${said} It isn't there, or this account may not see it.` })
+  }
   if (status === 408) {
     return new HomeserverError.NetworkError({ message: `${said} A proxy gave up waiting; try again.`, timedOut: false })
   }

@@ -39,7 +39,7 @@ export interface Call {
 /** Sends calls to one homeserver. */
 export interface MatrixHttp {
   readonly url: HomeserverUrl.HomeserverUrl
-  /** The answer's JSON object. Fails with every reason but `Unsupported` for sliding sync, which is the caller's to say. */
+  /** The answer's JSON object. What a refusal means is said in `MatrixError.ts`. */
   request(call: Call): Effect.Effect<MatrixEvent.JsonObject, HomeserverError.HomeserverError>
   /** The answer decoded; fails with `BadResponse` when it is not what the endpoint promises. */
   requestAs<A>(call: Call, schema: Schema.Decoder<A>): Effect.Effect<A, HomeserverError.HomeserverError>
