@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
-import { existsSync, globSync, readdirSync, readFileSync, statSync } from "node:fs"
+import { existsSync, globSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -38,6 +38,25 @@ describe("README and CONTRIBUTING", () => {
     const lines = read("README.md").split("\n")
     assert.include(lines, "npm ci && npm start")
     assert.include(lines, "npm ci && npm test")
+  })
+
+  it("show code that compiles", () => {
+    // Inside the repository, so that packages resolve; in a folder that no tool looks at.
+    const folder = mkdtempSync(join(root, "node_modules/.twinloop-docs-"))
+    try {
+      const samples = [...read("README.md").matchAll(/^```ts\n([^]*?)^```$/gm)].map((m) => m[1] ?? "")
+      assert.isAbove(samples.length, 0)
+      samples.forEach((sample, index) => writeFileSync(join(folder, `README${index}.ts`), sample))
+      const files = samples.map((_, index) => `README${index}.ts`)
+      writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ extends: join(root, "tsconfig.json"), files }))
+      const args = [join(root, "node_modules/typescript/bin/tsc"), "-p", folder, "--listFiles"]
+      const tsc = spawnSync(process.execPath, args, { encoding: "utf8" })
+      assert.include(tsc.stdout, join(folder, "README0.ts"), "the compiler has seen the code")
+      const errors = tsc.stdout.split("\n").filter((line) => /README\d+\.ts\(/.test(line))
+      assert.deepStrictEqual(errors, [])
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
   })
 
   it("promise each invariant", () => {
