@@ -76,17 +76,6 @@ const inviteName = (inputs: NameInputs, heroes: ReadonlyArray<Hero>): string => 
  *
  * A nameless invite to a direct chat is called like its inviter. For a nameless invite or knock the members are not
  * counted, so that its heroes are listed as they are.
- *
- * @example
- * ```ts
- * import { DisplayName } from "@twinloop/core"
- *
- * const name = DisplayName.displayName(
- *   { membership: "join", heroes: [{ userId: "@bo:hs", displayName: "Bo" }], joinedCount: 4, invitedCount: 0 },
- *   "@me:hs"
- * )
- * // "Bo and 2 others"
- * ```
  */
 export const displayName = (inputs: NameInputs, ownUserId: UserId): string => {
   if (isShown(inputs.name)) return inputs.name

@@ -210,13 +210,10 @@ const readTyping = (reading: Reading, typing: { readonly [roomId: RoomId]: Ephem
 const withoutTyping = (room: Room): Room => (room.typing.length === 0 ? room : { ...room, typing: [] })
 
 /** An initial update voids what the updates before it brought, also within one response. */
-const sinceInitial = (updates: ReadonlyArray<RoomUpdate>): ReadonlyArray<RoomUpdate> =>
-  updates.slice(
-    Math.max(
-      0,
-      updates.findLastIndex((update) => update.initial)
-    )
-  )
+const sinceInitial = (updates: ReadonlyArray<RoomUpdate>): ReadonlyArray<RoomUpdate> => {
+  const last = updates.findLastIndex((update) => update.initial)
+  return last === -1 ? updates : updates.slice(last)
+}
 
 const roomCommit = (draft: Draft): RoomCommit => {
   const updates = sinceInitial(draft.updates)
