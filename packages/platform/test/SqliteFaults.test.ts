@@ -193,7 +193,7 @@ describe("SqliteStores", () => {
 
         other.close()
         yield* store.commitExtension(fence, commit("s1", [1]))
-      }).pipe(Effect.provide(storesAt(filename)), Effect.provide(SyncConfig.layer({ storeBusyMillis: 100 })))
+      }).pipe(Effect.provide(Layer.mergeAll(storesAt(filename), SyncConfig.layer({ storeBusyMillis: 100 }))))
     })
   )
 

@@ -10,7 +10,8 @@
  *
  * Not here: the statements (`ExtensionTables.ts`, `RoomTables.ts`, `QuarantineTable.ts`), the tables (`Migrations.ts`).
  */
-import { StoreError, SyncConfig, SyncStore } from "@twinloop/core"
+import { SyncConfig, SyncStore } from "@twinloop/core"
+import type { StoreError } from "@twinloop/core"
 import { Clock, Effect, Layer, Result } from "effect"
 import * as ExtensionTables from "./ExtensionTables.ts"
 import * as QuarantineTable from "./QuarantineTable.ts"
