@@ -64,11 +64,13 @@ const nextWish = (wish: SubscriptionRef.SubscriptionRef<Condition>, actual: Cond
  * fulfilled, the last one counts; a wish to stop is never overridden.
  *
  * @example
+ * ```ts
  * Lifecycle.run({
  *   suspend: service.suspend({ deadline: "5 seconds" }),
  *   resume: service.resume,
  *   stop: service.stop({ deadline: "5 seconds" })
  * }).pipe(Effect.provide(Lifecycle.layerSignals))
+ * ```
  */
 export const run = Effect.fnUntraced(function* <R>(
   handlers: LifecycleHandlers<R>

@@ -34,6 +34,7 @@ export class LifecycleSource extends Context.Service<
  * second `Stop` changes nothing.
  *
  * @example
+ * ```ts
  * const source = LifecycleSource.make({
  *   events: Stream.callback<LifecycleSource.LifecycleEvent>((queue) =>
  *     Effect.sync(() => {
@@ -42,6 +43,7 @@ export class LifecycleSource extends Context.Service<
  *     })
  *   )
  * })
+ * ```
  */
 export const make = (
   options: Pick<LifecycleSource["Service"], "events"> & Partial<LifecycleSource["Service"]>

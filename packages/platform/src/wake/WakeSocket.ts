@@ -117,7 +117,9 @@ export const layer = (options: { readonly directory: string }): Layer.Layer<Wake
  * The same, in the directory that belongs to a database file.
  *
  * @example
+ * ```ts
  * const Live = DistributedSemaphore.layer.pipe(Layer.provide(WakeSocket.layerDatabase("/data/alice.db")))
+ * ```
  */
 export const layerDatabase = (filename: string): Layer.Layer<Wake> =>
   Layer.effect(
