@@ -5,6 +5,7 @@ import type { Spelling } from "../src/sync/Homeserver.ts"
 import type { SyncRequest, SyncResponse } from "../src/matrix/SlidingSync.ts"
 import { emptyResponse, emptyRoomUpdate } from "../src/matrix/SlidingSync.ts"
 import * as Wire from "../src/matrix/SlidingSyncWire.ts"
+import { arbitraryResponse } from "../src/testing/Generators.ts"
 
 const spellings: ReadonlyArray<Spelling> = ["unstable", "v4"]
 
@@ -34,77 +35,12 @@ const throughText = (json: unknown): unknown => JSON.parse(JSON.stringify(json))
 
 const json = fc.jsonValue() as fc.Arbitrary<unknown>
 const text = fc.string({ maxLength: 12 })
-const object = fc.dictionary(text, json, { maxKeys: 3 })
-const event = fc.record({ type: text, sender: text, event_id: text, content: object, unsigned: object })
-const stateEvent = fc.record({ type: text, sender: text, state_key: text, content: object })
-const ephemeral = fc.record({ type: text, content: object })
-const perRoom = fc.dictionary(text, ephemeral, { maxKeys: 3 })
-// Names that the codec doesn't know, so that they must come through untouched.
-const foreign = fc.dictionary(
-  text.map((name) => `org.example.${name}`),
-  json,
-  { maxKeys: 3 }
-)
-
-const room = fc
-  .record(
-    {
-      name: text,
-      avatar: text,
-      heroes: fc.array(fc.record({ userId: text, displayName: text }, { requiredKeys: ["userId"] }), { maxLength: 3 }),
-      isDm: fc.boolean(),
-      bumpStamp: fc.nat(),
-      joinedCount: fc.nat(),
-      invitedCount: fc.nat(),
-      limited: fc.boolean(),
-      prevBatch: text,
-      numLive: fc.nat()
-    },
-    { requiredKeys: [] }
-  )
-  .chain((optional) =>
-    fc
-      .record({
-        initial: fc.boolean(),
-        expandedTimeline: fc.boolean(),
-        requiredState: fc.array(stateEvent, { maxLength: 3 }),
-        timeline: fc.array(event, { maxLength: 3 }),
-        strippedState: fc.array(stateEvent, { maxLength: 3 }),
-        unknown: foreign
-      })
-      .map((required) => ({ ...optional, ...required }))
-  )
-
-const response: fc.Arbitrary<SyncResponse> = fc
-  .record({
-    pos: text,
-    lists: fc.dictionary(text, fc.record({ count: fc.nat() }), { maxKeys: 3 }),
-    rooms: fc.dictionary(text, room, { maxKeys: 4 }),
-    extensions: fc.record(
-      {
-        toDevice: fc.record({ nextBatch: text, events: fc.array(event, { maxLength: 3 }) }),
-        e2ee: fc.record(
-          {
-            oneTimeKeysCount: fc.dictionary(text, fc.nat(), { maxKeys: 2 }),
-            unusedFallbackKeyTypes: fc.array(text, { maxLength: 2 }),
-            deviceLists: fc.record({ changed: fc.array(text), left: fc.array(text) })
-          },
-          { requiredKeys: [] }
-        ),
-        accountData: fc.record({ global: fc.array(ephemeral), rooms: fc.dictionary(text, fc.array(ephemeral)) }),
-        receipts: perRoom,
-        typing: perRoom,
-        unknown: foreign
-      },
-      { requiredKeys: ["unknown"] }
-    ),
-    unknown: foreign
-  })
-  .map(({ rooms, ...rest }) => ({
-    ...rest,
-    rooms: Object.entries(rooms).map(([roomId, fields]) => ({ roomId, ...fields })),
-    quarantined: []
-  }))
+const event = fc.record({
+  type: text,
+  sender: text,
+  event_id: text,
+  content: fc.dictionary(text, json, { maxKeys: 3 })
+})
 
 describe("SlidingSyncWire requests", () => {
   it("writes the unstable spelling with pos and timeout in the query", () => {
@@ -318,14 +254,15 @@ describe("SlidingSyncWire responses", () => {
   })
 
   for (const spelling of spellings) {
-    it(`survives the round trip in ${spelling}, unknown members included`, () => {
-      fc.assert(
-        fc.property(response, (original) => {
-          const wire = throughText(Wire.encodeResponse(spelling, original))
-          assert.deepStrictEqual(throughText(decoded(wire)), throughText(original))
-        })
-      )
-    })
+    it.prop(
+      `survives the round trip in ${spelling}, unknown members included`,
+      { response: arbitraryResponse },
+      ({ response }) => {
+        const read = decoded(throughText(Wire.encodeResponse(spelling, response)))
+        assert.sameDeepMembers([...read.rooms], throughText(response.rooms) as Array<unknown>)
+        assert.deepStrictEqual({ ...read, rooms: [] }, throughText({ ...response, rooms: [] }))
+      }
+    )
   }
 
   it("leaves out of each spelling what it can't say", () => {
