@@ -7,7 +7,8 @@
  * Invariants: I1 (the generation grows whenever ownership passes to another holder, and never else).
  *
  * Gotchas: time comes from the caller, in Unix milliseconds of this host; an expiry farther away than the lease that wrote
- * it is a clock step and counts as expired.
+ * it (and the age that a reading of the clock can have) is a clock step and counts as expired. Permits that were taken
+ * together are lost together.
  *
  * Not here: when to take, renew or give up (`LeaseMachine.ts`), waiting and signals (`DistributedSemaphore.ts`).
  */
@@ -116,12 +117,19 @@ export type ReleaseOutcome =
   | { readonly _tag: "Released"; readonly handedTo: ReadonlyArray<string> }
   | { readonly _tag: "NotHeld" }
 
+/**
+ * How much older than another's an asker's reading of the clock can be, in milliseconds: the time is read before the store
+ * is asked, and a busy store may keep the asker waiting (`SyncConfig.storeBusyMillis`, and as much again for a busy process).
+ * Without this slack a renewal that happened meanwhile would look like a clock step, and a healthy lease would be taken.
+ */
+export const STALE_CLOCK_MILLIS = 10_000
+
 /** A name that nobody has ever taken. */
 export const emptyTable: LeaseTable = { rows: [], waiters: [] }
 
-/** Whether an expiry still counts at `nowMillis`: not passed, and not farther away than the lease that wrote it. */
+/** Whether an expiry still counts at `nowMillis`: not passed, and not farther away than whoever wrote it can have meant. */
 const counts = (expiresAtMillis: number, lengthMillis: number, nowMillis: number): boolean =>
-  expiresAtMillis > nowMillis && expiresAtMillis <= nowMillis + lengthMillis
+  expiresAtMillis > nowMillis && expiresAtMillis <= nowMillis + lengthMillis + STALE_CLOCK_MILLIS
 
 const isDead = (request: TakeRequest, holder: string): boolean => request.presumedDead?.holder === holder
 
@@ -129,7 +137,7 @@ const isDead = (request: TakeRequest, holder: string): boolean => request.presum
 export const isHeld = (row: LeaseRow, nowMillis: number): boolean =>
   counts(row.expiresAtMillis, row.leaseMillis, nowMillis)
 
-/** Whether a fence still stands: each row that this holder took under this generation is still his. Expiry plays no part. */
+/** Whether a fence still stands: what this holder took under this generation is still his. Expiry plays no part. */
 export const stands = (table: LeaseTable, fence: Fence): boolean =>
   table.rows.some((row) => row.holder === fence.holder && row.generation === fence.generation)
 
@@ -155,23 +163,38 @@ const withAllSlots = (table: LeaseTable, permits: number): ReadonlyArray<LeaseRo
   return Array.from({ length: permits }, (_, slot) => bySlot.get(slot) ?? freeSlot(slot))
 }
 
-const replaceRows = (table: LeaseTable, rows: ReadonlyArray<LeaseRow>): ReadonlyArray<LeaseRow> => {
-  const bySlot = new Map(table.rows.map((row) => [row.slot, row]))
+const replaceRows = (all: ReadonlyArray<LeaseRow>, rows: ReadonlyArray<LeaseRow>): ReadonlyArray<LeaseRow> => {
+  const bySlot = new Map(all.map((row) => [row.slot, row]))
   for (const row of rows) bySlot.set(row.slot, row)
   return [...bySlot.values()].sort((a, b) => a.slot - b.slot)
 }
 
-/** Gives rows to a holder: the generation stays when every row was his last, and grows by one otherwise (invariant I1). */
-const assign = (
+interface Given {
+  readonly rows: ReadonlyArray<LeaseRow>
+  readonly granted: ReadonlyArray<LeaseRow>
+  readonly generation: number
+}
+
+/**
+ * Gives rows to a holder: the generation stays when every row was his last, and grows by one otherwise (invariant I1).
+ *
+ * Rows that were taken together and are not among those given become free: nobody keeps a part of what he was granted as
+ * a whole.
+ */
+const give = (
   table: LeaseTable,
-  rows: ReadonlyArray<LeaseRow>,
+  chosen: ReadonlyArray<LeaseRow>,
   to: { readonly holder: string; readonly peer: Peer; readonly expiresAtMillis: number; readonly leaseMillis: number }
-): ReadonlyArray<LeaseRow> => {
-  const first = rows[0]
+): Given => {
+  const first = chosen[0]
   const same =
-    first !== undefined && rows.every((row) => row.holder === to.holder && row.generation === first.generation)
+    first !== undefined && chosen.every((row) => row.holder === to.holder && row.generation === first.generation)
   const generation = same ? first.generation : generationOf(table) + 1
-  return rows.map((row) => ({ slot: row.slot, generation, ...to }))
+  const granted = chosen.map((row) => ({ slot: row.slot, generation, ...to }))
+  const cut = (row: LeaseRow): boolean =>
+    chosen.some((taken) => taken.holder === row.holder && taken.generation === row.generation)
+  const kept = table.rows.map((row) => (cut(row) ? { ...freeSlot(row.slot), generation: row.generation } : row))
+  return { rows: replaceRows(kept, granted), granted, generation }
 }
 
 /** The rows that a holder should be given: his own first, so that their generation can stay. */
@@ -213,19 +236,18 @@ export const decideTake = (table: LeaseTable, request: TakeRequest): readonly [L
   const mayPass = own.length >= count || aheadOf(live, holder) === undefined
   if (mayPass && takeable.length >= count) {
     const expiresAtMillis = nowMillis + leaseMillis
-    const granted = assign(table, choose(takeable, holder, count), {
+    const given = give(table, choose(takeable, holder, count), {
       holder,
       peer: request.peer,
       expiresAtMillis,
       leaseMillis
     })
-    const waiters = live.filter((waiter) => waiter.holder !== holder)
     return [
-      { rows: replaceRows(table, granted), waiters },
+      { rows: given.rows, waiters: live.filter((waiter) => waiter.holder !== holder) },
       {
         _tag: "Granted",
-        generation: granted[0]!.generation,
-        slots: granted.map((row) => row.slot),
+        generation: given.generation,
+        slots: given.granted.map((row) => row.slot),
         expiresAtMillis
       }
     ]
@@ -290,7 +312,7 @@ const handOver = (
   for (const waiter of current.waiters) {
     const free = current.rows.filter((row) => !isHeld(row, nowMillis))
     if (free.length < waiter.count) break
-    const given = assign(current, choose(free, waiter.holder, waiter.count), {
+    const given = give(current, choose(free, waiter.holder, waiter.count), {
       holder: waiter.holder,
       peer: waiter.peer,
       expiresAtMillis: nowMillis + handoverMillis,
@@ -298,7 +320,7 @@ const handOver = (
     })
     handedTo.push(waiter.holder)
     current = {
-      rows: replaceRows(current, given),
+      rows: given.rows,
       waiters: current.waiters.filter((other) => other.ticket !== waiter.ticket)
     }
   }
