@@ -1,0 +1,34 @@
+/**
+ * A process that says what its signals make it do: `node lifecycleChild.ts <database> [slow]`. With `slow` it never finishes
+ * stopping. It can be asked over its control socket, too.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Deferred, Effect } from "effect"
+import * as ControlServer from "../../packages/platform/src/control/ControlServer.ts"
+import * as Lifecycle from "../../packages/platform/src/lifecycle/Lifecycle.ts"
+import * as SocketDirectory from "../../packages/platform/src/wake/SocketDirectory.ts"
+
+const [database = "", slow] = process.argv.slice(2)
+const say = (what: string) => Effect.sync(() => console.log(what))
+const stop = Effect.andThen(say("stop"), slow === undefined ? Effect.void : Effect.never)
+
+const program = Effect.gen(function* () {
+  const asked = yield* Deferred.make<void>()
+  const directory = yield* SocketDirectory.forDatabase(database)
+  const control = ControlServer.layer({
+    directory,
+    handlers: {
+      status: Effect.succeed({ pid: process.pid, role: "main", state: "running" }),
+      suspend: () => Effect.succeed({ unfinished: [] }),
+      resume: Effect.void,
+      // It ends the process, and with it the connection over which the answer would go.
+      stop: Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+    }
+  })
+  const run = Lifecycle.run({ suspend: say("suspend"), resume: say("resume"), stop }).pipe(
+    Effect.raceFirst(Deferred.await(asked))
+  )
+  yield* Effect.andThen(say("ready"), run).pipe(Effect.provide(control))
+})
+
+NodeRuntime.runMain(Effect.provide(program, Lifecycle.layerSignals))
