@@ -1,0 +1,99 @@
+/** `twinloop status`, `lease`, `suspend`, `resume` and `stop`: what an operator asks of the running processes of an account. */
+import { Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as ControlClient from "../control/ControlClient.ts"
+import type { LeaseStatus, StopReport, Status } from "../control/ControlProtocol.ts"
+import * as Flags from "./Flags.ts"
+import * as Output from "./Output.ts"
+
+const flags = {
+  database: Flags.database,
+  pid: Flag.Int("pid").pipe(
+    Flag.withDescription("Only the process with this number; without it, every process of the account"),
+    Flag.optional
+  ),
+  json: Flags.json
+}
+
+interface Input {
+  readonly database: string
+  readonly pid: Option.Option<number>
+  readonly json: boolean
+}
+
+/** Asks every process that is meant, one after the other, and prints what each says; with `--json` as an array. */
+const askAll = <A extends object>(
+  input: Input,
+  ask: (client: ControlClient.ControlClient) => Effect.Effect<A, ControlClient.ControlError>,
+  text: (pid: number, answer: A) => ReadonlyArray<string>
+) =>
+  Effect.gen(function* () {
+    const targets = yield* ControlClient.find(input.database, Option.getOrUndefined(input.pid))
+    const answers: Array<A & { readonly pid: number }> = []
+    const lines: Array<string> = []
+    for (const target of targets) {
+      const answer = yield* Effect.scoped(Effect.flatMap(ControlClient.connect(target), ask))
+      answers.push({ ...answer, pid: target.pid })
+      lines.push(...text(target.pid, answer))
+    }
+    yield* Output.result(input.json, answers, lines)
+  })
+
+const loopText = (name: string, loop: Status["main"]): ReadonlyArray<string> => {
+  if (loop === undefined) return []
+  const progress = loop.total === undefined ? "" : `, ${loop.loaded ?? 0} of ${loop.total} rooms`
+  return [`  ${name.padEnd(10)} ${loop.state}${progress}${loop.error === undefined ? "" : `: ${loop.error}`}`]
+}
+
+const leaseText = (lease: LeaseStatus | undefined): ReadonlyArray<string> =>
+  lease?.holder === undefined
+    ? ["  lease      nobody has owned the stream yet"]
+    : [
+        `  lease      ${lease.isMine === true ? "mine" : "not mine"}, generation ${lease.generation ?? "unknown"}, last owner ${lease.holder}`,
+        ...(lease.waiters ?? []).map((waiter) => `             waiting: ${waiter}`)
+      ]
+
+const statusText = (pid: number, status: Status): ReadonlyArray<string> => [
+  `process ${pid} (${status.role}): ${status.state}${status.error === undefined ? "" : `: ${status.error}`}`,
+  `  account    ${status.userId ?? "unknown"} at ${status.homeserver ?? "unknown"}`,
+  ...loopText("main", status.main),
+  ...loopText("extension", status.extension),
+  ...leaseText(status.lease),
+  `  rooms ${status.rooms ?? 0}, inbox ${status.inbox ?? 0}, quarantined ${status.quarantined ?? 0}`
+]
+
+const quietText =
+  (what: string) =>
+  (pid: number, report: StopReport): ReadonlyArray<string> => [
+    report.quiet
+      ? `process ${pid} ${what}, quiet after ${report.tookMillis ?? 0} ms`
+      : `process ${pid} ${what}, but not quiet at the deadline; still ending: ${report.unfinished.join(", ")}`
+  ]
+
+export const statusCommand = Command.make("status", flags, (input) =>
+  askAll(input, (client) => client.status, statusText)
+).pipe(Command.withDescription("Say how the running processes of the account are"))
+
+export const leaseCommand = Command.make("lease", flags, (input) =>
+  askAll(
+    input,
+    (client) => client.lease,
+    (pid, lease) => [`process ${pid}`, ...leaseText(lease)]
+  )
+).pipe(Command.withDescription("Say who owns the extension stream, and who waits for it"))
+
+export const suspendCommand = Command.make("suspend", { ...flags, deadline: Flags.deadline }, (input) =>
+  askAll(input, (client) => client.suspend(input.deadline), quietText("suspended"))
+).pipe(Command.withDescription("End the loops and free the stream; the process stays, and resume lets it go on"))
+
+export const resumeCommand = Command.make("resume", flags, (input) =>
+  askAll(
+    input,
+    (client) => Effect.as(client.resume, { resumed: true }),
+    (pid) => [`process ${pid} resumed`]
+  )
+).pipe(Command.withDescription("Take back a suspend"))
+
+export const stopCommand = Command.make("stop", flags, (input) =>
+  askAll(input, (client) => client.stop, quietText("stopped"))
+).pipe(Command.withDescription("End the loops and the process"))

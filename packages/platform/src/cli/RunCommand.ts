@@ -1,0 +1,164 @@
+/** `twinloop run`: follows an account until stopped, and prints what happens. */
+import { Inbox, SyncService } from "@twinloop/actors"
+import { RoomList, type SyncStore } from "@twinloop/core"
+import { Clock, Console, Deferred, Effect, Layer, Schema, Stdio, Stream } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as ControlServer from "../control/ControlServer.ts"
+import * as Lifecycle from "../lifecycle/Lifecycle.ts"
+import * as Twinloop from "../Twinloop.ts"
+import * as SocketDirectory from "../wake/SocketDirectory.ts"
+import * as Flags from "./Flags.ts"
+import * as MonotonicClock from "./MonotonicClock.ts"
+import type { RunEvent } from "./RunEvent.ts"
+import * as RunStatus from "./RunStatus.ts"
+import * as RunText from "./RunText.ts"
+
+/** Who suspends, so that the terminal's ^Z and an operator's `twinloop suspend` don't undo each other. */
+const OPERATOR = "operator"
+const TERMINAL = "terminal"
+
+type Unstamped = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, "atMillis"> : never) : never
+type Print = (event: Unstamped) => Effect.Effect<void>
+
+const printer =
+  (json: boolean): Print =>
+  (event) =>
+    Effect.flatMap(MonotonicClock.nowMillis, (atMillis) => {
+      const stamped = { ...event, atMillis } as RunEvent
+      return Console.log(json ? JSON.stringify(stamped) : RunText.line(stamped))
+    })
+
+const printStates = (print: Print) =>
+  Effect.flatMap(SyncService.SyncService, (service) =>
+    Stream.runForEach(service.changes, ({ _tag, extension, main }) =>
+      print({ event: "state", state: _tag, main, extension })
+    )
+  )
+
+const printRooms = (print: Print) =>
+  Effect.flatMap(RoomList.RoomList, (list) =>
+    Stream.runForEach(
+      Stream.changes(
+        Stream.map(list.loadingState, (loading) => (loading._tag === "Loaded" ? loading.maximumNumberOfRooms : 0))
+      ),
+      (rooms) => print({ event: "rooms", rooms })
+    )
+  )
+
+const printInbox = (print: Print, role: string) =>
+  Effect.flatMap(Inbox.Inbox, (inbox) =>
+    inbox.consume(RunStatus.consumer(role), (entry: SyncStore.InboxEntry) =>
+      print({
+        event: "inbox",
+        sequence: entry.sequence,
+        type: entry.type,
+        sender: entry.sender,
+        encryption: entry.encryption
+      })
+    )
+  )
+
+const windowLine = /^window (\d+) (\d+)$/
+
+/** With a parent: its lines `window START END` say what is on the screen, and its end is ours. */
+const obeyParent = Effect.gen(function* () {
+  const service = yield* SyncService.SyncService
+  const stdio = yield* Stdio.Stdio
+  yield* stdio.stdin.pipe(
+    Stream.decodeText(),
+    Stream.splitLines,
+    Stream.runForEach((line) => {
+      const match = windowLine.exec(line)
+      return match === null ? Effect.void : service.setWindow([Number(match[1]), Number(match[2])])
+    }),
+    // A parent that is gone may leave a broken pipe: that is its end too.
+    Effect.ignore
+  )
+})
+
+const quietOf = (print: Print, by: "stop" | "suspend") =>
+  Effect.fnUntraced(function* (ending: Effect.Effect<SyncService.StopReport>) {
+    const report = yield* ending
+    yield* print({ event: "quiet", by, ...report })
+    return report
+  })
+
+/** Follows the account until the operating system, an operator or the parent says stop. */
+const follow = Effect.fnUntraced(function* (input: {
+  readonly database: string
+  readonly json: boolean
+  readonly deadline: number
+  readonly role: string
+  readonly withParent: boolean
+}) {
+  const print = printer(input.json)
+  const service = yield* SyncService.SyncService
+  const startedAtMillis = yield* Clock.currentTimeMillis
+  const stopped = yield* Deferred.make<void>()
+  const { deadline } = input
+  const suspend = (by: string, deadline: number) => quietOf(print, "suspend")(service.suspend({ by, deadline }))
+  const stop = Effect.tap(quietOf(print, "stop")(service.stop({ deadline })), () =>
+    Deferred.succeed(stopped, undefined)
+  )
+  const services = yield* Effect.context<Twinloop.Twinloop>()
+  const control = ControlServer.layer({
+    directory: yield* SocketDirectory.forDatabase(input.database),
+    handlers: {
+      status: Effect.provide(RunStatus.gather(startedAtMillis), services),
+      suspend: (wish) => suspend(OPERATOR, wish ?? deadline),
+      resume: service.resume({ by: OPERATOR }),
+      stop
+    }
+  })
+  yield* Effect.forkScoped(printStates(print))
+  yield* Effect.forkScoped(printRooms(print))
+  yield* Effect.forkScoped(printInbox(print, input.role))
+  if (input.withParent) yield* Effect.forkScoped(Effect.andThen(obeyParent, stop))
+  yield* Effect.forkScoped(
+    Lifecycle.run({
+      suspend: suspend(TERMINAL, deadline),
+      resume: service.resume({ by: TERMINAL }),
+      stop
+    })
+  )
+  yield* Layer.build(control)
+  yield* service.start
+  yield* Deferred.await(stopped)
+}, Effect.scoped)
+
+export const runCommand = Command.make(
+  "run",
+  {
+    database: Flags.database,
+    role: Flag.String("role").pipe(
+      Flag.withDescription("What this process is among those of the account; each needs a role of its own"),
+      Flag.withSchema(
+        Schema.String.check(Schema.isPattern(/^[a-z0-9-]{1,8}$/i, { message: "1 to 8 letters, digits or dashes" }))
+      ),
+      Flag.withDefault("main")
+    ),
+    deadline: Flags.deadline,
+    withParent: Flag.Boolean("with-parent").pipe(
+      Flag.withDescription(
+        "Stop when standard input ends; its lines `window START END` say which rooms are on the screen"
+      ),
+      Flag.withDefault(false)
+    ),
+    json: Flags.json
+  },
+  (input) =>
+    follow(input).pipe(
+      Effect.provide(
+        Layer.merge(Twinloop.layer({ database: input.database, config: { role: input.role } }), Lifecycle.layerSignals)
+      )
+    )
+).pipe(
+  Command.withDescription(
+    "Follow the account until stopped: SIGINT and SIGTERM stop, ^Z suspends, a second SIGINT ends at once"
+  ),
+  Command.withExamples([
+    { command: "twinloop run", description: "The main process" },
+    { command: "twinloop run --role standby", description: "A second one, which waits for the extension stream" },
+    { command: "twinloop run --json", description: "One JSON object per line, for another program" }
+  ])
+)

@@ -1,0 +1,46 @@
+/** The `twinloop` command. */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Effect } from "effect"
+import { Command } from "effect/cli"
+import { devCommand } from "./DevCommand.ts"
+import * as ExitCode from "./ExitCode.ts"
+import { loginCommand } from "./LoginCommand.ts"
+import { leaseCommand, resumeCommand, statusCommand, stopCommand, suspendCommand } from "./ProcessCommands.ts"
+import { runCommand } from "./RunCommand.ts"
+
+const exitCodes = [
+  "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not logged in or login refused; 4 the database can't be used;",
+  "5 the homeserver can't be reached or lacks sliding sync; 6 no process runs on the database; 7 the story found a loss,",
+  "a duplicate or a delay; 130 and 143 ended at once by a second SIGINT or SIGTERM."
+].join("\n")
+
+const twinloop = Command.make("twinloop").pipe(
+  Command.withDescription(
+    `Keeps a Matrix account in sync from several processes: rooms on one loop, to-device messages on another.\n\n${exitCodes}`
+  ),
+  Command.withExamples([
+    { command: "twinloop dev", description: "Play the whole story against an embedded homeserver" },
+    { command: "twinloop login https://matrix.example.org --user alice", description: "Log in" },
+    { command: "twinloop run", description: "Follow the account" },
+    { command: "twinloop status", description: "Ask how it is, from another terminal" }
+  ]),
+  Command.withSubcommands([
+    devCommand,
+    loginCommand,
+    runCommand,
+    statusCommand,
+    leaseCommand,
+    suspendCommand,
+    resumeCommand,
+    stopCommand
+  ])
+)
+
+const json = process.argv.includes("--json")
+
+Command.run(twinloop, { version: "0.1.0" }).pipe(
+  Effect.catch(ExitCode.report(json)),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain
+)

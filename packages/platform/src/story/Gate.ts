@@ -1,0 +1,55 @@
+/**
+ * A TCP gate in front of a homeserver, which can be shut: connections through it end, and new ones are refused.
+ *
+ * The story makes a homeserver unreachable with it, the embedded one and Synapse alike, without touching the homeserver.
+ */
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import * as net from "node:net"
+
+export interface Gate {
+  /** `http://127.0.0.1:<port>` */
+  readonly baseUrl: string
+  /** Ends all connections and refuses new ones until opened. */
+  readonly shut: Effect.Effect<void>
+  readonly open: Effect.Effect<void>
+}
+
+const host = "127.0.0.1"
+
+const listen = (server: net.Server, port: number): Effect.Effect<number> =>
+  Effect.callback<number>((resume) => {
+    server.listen({ host, port }, () => resume(Effect.succeed((server.address() as net.AddressInfo).port)))
+  })
+
+/** Joins two sockets: what one says the other hears, and they end together. */
+const join = (inner: net.Socket, outer: net.Socket): void => {
+  for (const [from, to] of [
+    [inner, outer],
+    [outer, inner]
+  ] as const) {
+    from.pipe(to)
+    from.on("error", () => to.destroy())
+    from.on("close", () => to.destroy())
+  }
+}
+
+/** Opens a gate to a port of this host; it is gone with the scope. */
+export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effect.fn.Return<Gate, never, Scope.Scope> {
+  const sockets = new Set<net.Socket>()
+  const server = net.createServer((outer) => {
+    const inner = net.connect({ host, port: targetPort })
+    for (const socket of [outer, inner]) {
+      sockets.add(socket)
+      socket.setNoDelay(true)
+      socket.on("close", () => sockets.delete(socket))
+    }
+    join(inner, outer)
+  })
+  const shut = Effect.sync(() => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  })
+  const port = yield* Effect.acquireRelease(listen(server, 0), () => shut)
+  return { baseUrl: `http://${host}:${port}`, shut, open: Effect.asVoid(listen(server, port)) }
+})

@@ -1,0 +1,121 @@
+/**
+ * What the story comes to: what was sent against what was applied, and the times, each with the bound that it must keep.
+ *
+ * Pure: everything is computed from the sender's record, the inbox, and what the processes said.
+ */
+
+/** Bounds in milliseconds that the story holds itself to. Wide of what is measured, so that a busy machine isn't a failure. */
+export const bounds = {
+  /** From the request to suspend until the other process owns the stream: measured about 5 ms. */
+  releaseMillis: 1_000,
+  /** From SIGKILL until the other process owns the stream: measured about 5 ms; a lease would be 10 000. */
+  killMillis: 2_000,
+  /** From the request to suspend until everything is quiet; the deadline that phones give. */
+  quietMillis: 5_000,
+  /** Longest time without a to-device event reaching the inbox while the window changes many times a second. */
+  extensionGapMillis: 2_000,
+  /** From the last accepted event until it is in the inbox. */
+  lastEventMillis: 10_000
+} as const
+
+export interface ToDevice {
+  readonly sent: number
+  readonly applied: number
+  readonly lost: number
+  readonly duplicated: number
+  readonly outOfOrder: number
+}
+
+/** Compares the numbers 1..sent that the homeserver accepted with the numbers in the inbox, in the inbox's order. */
+export const compare = (sent: number, inbox: ReadonlyArray<number>): ToDevice => {
+  const seen = new Set<number>()
+  let duplicated = 0
+  let outOfOrder = 0
+  let highest = 0
+  for (const number of inbox) {
+    if (seen.has(number)) duplicated++
+    else if (number < highest) outOfOrder++
+    seen.add(number)
+    highest = Math.max(highest, number)
+  }
+  let lost = 0
+  for (let number = 1; number <= sent; number++) if (!seen.has(number)) lost++
+  return { sent, applied: seen.size, lost, duplicated, outOfOrder }
+}
+
+/** The longest time between two neighbours of ascending moments, the given ends included, in milliseconds. */
+export const longestGap = (fromMillis: number, toMillis: number, momentsMillis: ReadonlyArray<number>): number => {
+  const inside = momentsMillis.filter((moment) => moment > fromMillis && moment < toMillis)
+  const all = [fromMillis, ...inside, toMillis]
+  return all.slice(1).reduce((longest, moment, index) => Math.max(longest, moment - all[index]!), 0)
+}
+
+export interface Story {
+  readonly homeserver: string
+  readonly rooms: number
+  readonly roomsExpected: number
+  readonly toDevice: ToDevice
+  readonly messages: { readonly sent: number; readonly roomsBehind: number }
+  readonly handover: { readonly releaseMillis: ReadonlyArray<number>; readonly killMillis: ReadonlyArray<number> }
+  readonly suspend: { readonly quietMillis: number; readonly quiet: boolean; readonly openConnections: number }
+  readonly windowChanges: number
+  readonly extensionLongestGapMillis: number
+  readonly lastEventMillis: number
+  readonly tookMillis: number
+}
+
+/** What the story did not keep, in words; empty when all is well. */
+export const failures = (story: Story): ReadonlyArray<string> => {
+  const { handover, messages, suspend, toDevice } = story
+  const found: Array<string> = []
+  const must = (kept: boolean, otherwise: string): void => {
+    if (!kept) found.push(otherwise)
+  }
+  const within = (what: string, millis: number, bound: number): void =>
+    must(millis <= bound, `${what} took ${Math.round(millis)} ms, more than its bound of ${bound} ms`)
+  must(toDevice.sent > 0, "no to-device event was sent")
+  must(toDevice.lost === 0, `${toDevice.lost} to-device events were lost`)
+  must(toDevice.duplicated === 0, `${toDevice.duplicated} to-device events were applied twice`)
+  must(toDevice.outOfOrder === 0, `${toDevice.outOfOrder} to-device events were applied out of order`)
+  must(toDevice.applied === toDevice.sent, `${toDevice.applied} of ${toDevice.sent} to-device events are in the inbox`)
+  must(messages.roomsBehind === 0, `${messages.roomsBehind} rooms don't have their latest message`)
+  must(story.rooms === story.roomsExpected, `the room list has ${story.rooms} rooms instead of ${story.roomsExpected}`)
+  must(suspend.quiet, "suspending did not end everything within its deadline")
+  must(suspend.openConnections === 0, `${suspend.openConnections} TCP connections were open while suspended`)
+  for (const millis of handover.releaseMillis) within("hand-over after a release", millis, bounds.releaseMillis)
+  for (const millis of handover.killMillis) within("hand-over after a kill", millis, bounds.killMillis)
+  within("becoming quiet", suspend.quietMillis, bounds.quietMillis)
+  within("the longest gap of the extension loop", story.extensionLongestGapMillis, bounds.extensionGapMillis)
+  within("the last event", story.lastEventMillis, bounds.lastEventMillis)
+  return found
+}
+
+const millis = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
+
+/** The table at the end, for people. */
+export const table = (story: Story): ReadonlyArray<string> => {
+  const { handover, messages, suspend, toDevice } = story
+  const rows: ReadonlyArray<readonly [string, string, string]> = [
+    ["rooms in the list", String(story.rooms), `${story.roomsExpected}`],
+    ["to-device events sent", String(toDevice.sent), ""],
+    ["  applied", String(toDevice.applied), String(toDevice.sent)],
+    ["  lost", String(toDevice.lost), "0"],
+    ["  duplicated", String(toDevice.duplicated), "0"],
+    ["  out of order", String(toDevice.outOfOrder), "0"],
+    ["messages sent", String(messages.sent), ""],
+    ["  rooms without their latest", String(messages.roomsBehind), "0"],
+    ["hand-over after release", handover.releaseMillis.map(millis).join(", "), `≤ ${bounds.releaseMillis} ms`],
+    ["hand-over after SIGKILL", handover.killMillis.map(millis).join(", "), `≤ ${bounds.killMillis} ms`],
+    ["quiet after suspend", millis(suspend.quietMillis), `≤ ${bounds.quietMillis} ms`],
+    ["TCP connections while suspended", String(suspend.openConnections), "0"],
+    ["window changes", String(story.windowChanges), ""],
+    [
+      "  longest gap of the extension loop",
+      millis(story.extensionLongestGapMillis),
+      `≤ ${bounds.extensionGapMillis} ms`
+    ],
+    ["last event to inbox", millis(story.lastEventMillis), `≤ ${bounds.lastEventMillis} ms`]
+  ]
+  const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows.map(([what, is, bound]) => `  ${what.padEnd(widths[0]!)}  ${is.padStart(widths[1]!)}  ${bound}`.trimEnd())
+}
