@@ -9,7 +9,7 @@ import { Effect, Exit, Scope } from "effect"
 import { createInterface } from "node:readline"
 import * as WakeSocket from "../../packages/platform/src/wake/WakeSocket.ts"
 
-const scope = Effect.runSync(Scope.make())
+const scope = Scope.makeUnsafe()
 const wake = await Effect.runPromise(Scope.provide(WakeSocket.make({ directory: process.argv[2] ?? "" }), scope))
 console.log(JSON.stringify(wake.self))
 

@@ -1,6 +1,7 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
+import { Wake } from "@twinloop/core"
 import { wakeContract } from "@twinloop/core/testing"
-import { Effect, Exit, Scope } from "effect"
+import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import type { Socket } from "node:net"
@@ -139,6 +140,32 @@ describe("WakeSocket", () => {
       const wake = yield* WakeSocket.make({ directory: yield* newDirectory })
       const endpoint = yield* peer((socket) => socket.destroy())
       assert.strictEqual(yield* yield* wake.subscribe({ ...wake.self, endpoint }, "lease"), "Unreachable")
+    })
+  )
+
+  it.live("I4: closes its socket while it is suspended, and is watched again under the same address afterwards", () =>
+    Effect.gen(function* () {
+      const directory = yield* newDirectory
+      const watcher = yield* WakeSocket.make({ directory: yield* newDirectory })
+      const context = yield* Layer.build(WakeSocket.layer({ directory }))
+      const wake = Context.get(context, Wake)
+      const listening = Context.get(context, WakeSocket.WakeListening)
+      const before = yield* watcher.subscribe(wake.self, "lease")
+
+      // Closing twice, and opening twice, as if once.
+      yield* listening.close
+      yield* listening.close
+      assert.deepStrictEqual(readdirSync(directory), [])
+      assert.strictEqual(yield* before, "Unreachable")
+      assert.strictEqual(yield* yield* watcher.subscribe(wake.self, "lease"), "Unreachable")
+      yield* wake.notify("lease")
+
+      yield* listening.open
+      yield* listening.open
+      assert.strictEqual(modeOf(wake.self.endpoint ?? ""), 0o600)
+      const after = yield* watcher.subscribe(wake.self, "lease")
+      yield* wake.notify("lease")
+      assert.strictEqual(yield* after, "Signalled")
     })
   )
 

@@ -113,11 +113,11 @@ export const check = Effect.fnUntraced(function* (peer: Lease.Peer): Effect.fn.R
   return claimed === undefined || claimed.start === found.start ? "Alive" : "Dead"
 })
 
-/** 1, 2, 4, 8, 16 ms: measured, a killed process is a zombie within 1–3 ms of the end of its streams. */
-const teardown = Schedule.exponential("1 millis").pipe(Schedule.upTo({ times: 5 }))
+/** 1, 2, 4, 8, 16, 32 ms: a killed process is a zombie within 1–3 ms of the end of its streams, on a busy machine within 20. */
+const teardown = Schedule.exponential("1 millis").pipe(Schedule.upTo({ times: 6 }))
 
 /**
- * Whether a peer whose stream has ended is dead, giving a process that is being torn down about 30 ms to be so.
+ * Whether a peer whose stream has ended is dead, giving a process that is being torn down about 60 ms to be so.
  *
  * `false` means that it lives, or that it can't be known.
  */

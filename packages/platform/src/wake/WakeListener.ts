@@ -13,7 +13,7 @@
  *
  * Not here: watching others (`WakeSocket.ts`).
  */
-import { Effect } from "effect"
+import { Effect, ScopedRef } from "effect"
 import type { Scope } from "effect"
 import { createHash } from "node:crypto"
 import { createServer } from "node:net"
@@ -89,20 +89,11 @@ const close = (server: Server, subscribers: Subscribers): Effect.Effect<void> =>
     server.close(() => resume(Effect.void))
   })
 
-/** A socket of this process that others watch. */
-export interface WakeListener {
-  /** Where others connect to. */
-  readonly endpoint: string
-  /** Tells the subscribers of a topic, without waiting for any of them. */
-  readonly notify: (topic: string) => Effect.Effect<void>
-}
-
-/** Listens in a private directory until the scope ends, which ends the streams of all subscribers and removes the file. */
-export const make = Effect.fnUntraced(function* (
-  directory: string
-): Effect.fn.Return<WakeListener, SocketDirectoryError, Scope.Scope> {
-  const subscribers: Subscribers = { connections: new Set(), byKey: new Map() }
-  const file = yield* claim(directory, "w")
+/** Accepts subscribers until the scope ends, which ends all their streams. */
+const serve = Effect.fnUntraced(function* (
+  file: SocketFile,
+  subscribers: Subscribers
+): Effect.fn.Return<void, SocketDirectoryError, Scope.Scope> {
   const server = yield* Effect.acquireRelease(
     Effect.sync(() => createServer((socket) => accept(subscribers, socket)).unref()),
     (server) => close(server, subscribers)
@@ -110,6 +101,31 @@ export const make = Effect.fnUntraced(function* (
   server.maxConnections = maxSubscribers
   yield* listen(server, file)
   yield* publish(file)
+})
+
+/** A socket of this process that others watch. */
+export interface WakeListener {
+  /** Where others connect to; the same after `open`. */
+  readonly endpoint: string
+  /** Tells the subscribers of a topic, without waiting for any of them. */
+  readonly notify: (topic: string) => Effect.Effect<void>
+  /** Stops listening and ends the streams of all subscribers. Closing twice is closing once. */
+  readonly close: Effect.Effect<void>
+  /** Listens again. Opening twice is opening once. */
+  readonly open: Effect.Effect<void, SocketDirectoryError>
+}
+
+/** Listens in a private directory until the scope ends, which also removes the file. */
+export const make = Effect.fnUntraced(function* (
+  directory: string
+): Effect.fn.Return<WakeListener, SocketDirectoryError, Scope.Scope> {
+  const subscribers: Subscribers = { connections: new Set(), byKey: new Map() }
+  const file = yield* claim(directory, "w")
+  const state = yield* ScopedRef.make<"open" | "closed">(() => "closed")
+  const open = Effect.flatMap(ScopedRef.get(state), (current) =>
+    current === "open" ? Effect.void : ScopedRef.set(state, Effect.as(serve(file, subscribers), "open" as const))
+  )
+  yield* open
   return {
     endpoint: file.address,
     notify: (topic) =>
@@ -117,6 +133,8 @@ export const make = Effect.fnUntraced(function* (
         for (const socket of subscribers.byKey.get(keyOf(topic)) ?? []) {
           if (socket.writableLength === 0) socket.write(byte)
         }
-      })
+      }),
+    close: ScopedRef.set(state, Effect.succeed("closed")),
+    open
   }
 })
