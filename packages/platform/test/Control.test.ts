@@ -28,9 +28,10 @@ const status: Status = {
 
 const handlers: ControlServer.ControlHandlers = {
   status: Effect.succeed(status),
-  suspend: (deadlineMillis) => Effect.succeed({ elapsedMillis: deadlineMillis ?? -1, unfinished: ["a commit"] }),
+  suspend: (deadlineMillis) =>
+    Effect.succeed({ quiet: false, tookMillis: deadlineMillis ?? -1, unfinished: ["a commit"] }),
   resume: Effect.void,
-  stop: Effect.succeed({ elapsedMillis: 3, unfinished: [] })
+  stop: Effect.succeed({ quiet: true, tookMillis: 3, unfinished: [] })
 }
 
 /** Serves a database's control socket until the scope of the test ends. */
@@ -62,13 +63,14 @@ describe("Control", () => {
       yield* serve(database, { resume: Ref.update(resumed, (count) => count + 1) })
       const client = yield* connect(database)
       assert.deepStrictEqual(yield* client.suspend(1_500), {
-        elapsedMillis: 1_500,
+        quiet: false,
+        tookMillis: 1_500,
         unfinished: ["a commit"]
       })
-      assert.strictEqual((yield* client.suspend()).elapsedMillis, -1)
+      assert.strictEqual((yield* client.suspend()).tookMillis, -1)
       yield* client.resume
       assert.strictEqual(yield* Ref.get(resumed), 1)
-      assert.deepStrictEqual(yield* client.stop, { elapsedMillis: 3, unfinished: [] })
+      assert.deepStrictEqual(yield* client.stop, { quiet: true, tookMillis: 3, unfinished: [] })
     })
   )
 

@@ -14,7 +14,7 @@ import * as ProcessIdentity from "../wake/ProcessIdentity.ts"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
 import type { SocketFile } from "../wake/SocketDirectory.ts"
 import { ControlRefused, ControlRpcs } from "./ControlProtocol.ts"
-import type { LeaseStatus, Quiet, Status } from "./ControlProtocol.ts"
+import type { LeaseStatus, Status, StopReport } from "./ControlProtocol.ts"
 
 /** No process of the database runs, or none with the asked pid. */
 export class NotRunning extends Schema.TaggedError<NotRunning>("@twinloop/platform/NotRunning")("NotRunning", {
@@ -92,10 +92,10 @@ export interface ControlClient {
   /** Who owns the extension stream, as the process sees it; part of its status. */
   readonly lease: Effect.Effect<LeaseStatus, ControlError>
   /** Returns when the process is quiet, or at the deadline; without one, at the process's own. */
-  readonly suspend: (deadlineMillis?: number) => Effect.Effect<Quiet, ControlError>
+  readonly suspend: (deadlineMillis?: number) => Effect.Effect<StopReport, ControlError>
   readonly resume: Effect.Effect<void, ControlError>
   /** Returns when the process has stopped what runs in it, or is gone. */
-  readonly stop: Effect.Effect<Quiet, ControlError>
+  readonly stop: Effect.Effect<StopReport, ControlError>
 }
 
 export interface ConnectOptions {
@@ -146,15 +146,15 @@ const ask = <A>(
 const orGone = (
   target: ControlTarget,
   limitMillis: number,
-  stop: Effect.Effect<Quiet, ControlError>
-): Effect.Effect<Quiet, ControlError> =>
+  stop: Effect.Effect<StopReport, ControlError>
+): Effect.Effect<StopReport, ControlError> =>
   Effect.catchIf(
     stop,
     (error) => error.reason._tag === "ControlBroken",
     (error) =>
       ProcessIdentity.check(target.file.peer).pipe(
         Effect.repeat({ until: (liveness) => liveness === "Dead", schedule: Schedule.spaced("20 millis") }),
-        Effect.as({ unfinished: [] }),
+        Effect.as({ quiet: true, unfinished: [] }),
         Effect.timeoutOrElse({ duration: limitMillis, orElse: () => Effect.fail(error) })
       )
   )

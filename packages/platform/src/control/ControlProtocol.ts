@@ -74,13 +74,15 @@ export const Status = Schema.Struct({
 })
 export type Status = typeof Status.Type
 
-/** How suspending or stopping went (invariant I4). */
-export const Quiet = Schema.Struct({
-  elapsedMillis: Schema.optionalKey(Schema.Finite),
-  /** What could not be finished within the deadline, in words; empty when the process is quiet. */
+/** How suspending or stopping went (invariant I4), as `SyncService` reports it. */
+export const StopReport = Schema.Struct({
+  /** Whether nothing of the process's loops runs any more. */
+  quiet: Schema.Boolean,
+  tookMillis: Schema.optionalKey(Schema.Finite),
+  /** What could not be finished within the deadline, in words. */
   unfinished: Schema.Array(Schema.String)
 })
-export type Quiet = typeof Quiet.Type
+export type StopReport = typeof StopReport.Type
 
 /** The process could not do what it was asked to; `message` says why. */
 export class ControlRefused extends Schema.TaggedError<ControlRefused>("@twinloop/platform/ControlRefused")(
@@ -93,9 +95,9 @@ export const ControlRpcs = RpcGroup.make(
   Rpc.make("Status", { success: Status, error: ControlRefused }),
   Rpc.make("Suspend", {
     payload: { deadlineMillis: Schema.optionalKey(Schema.Finite) },
-    success: Quiet,
+    success: StopReport,
     error: ControlRefused
   }),
   Rpc.make("Resume", { error: ControlRefused }),
-  Rpc.make("Stop", { success: Quiet, error: ControlRefused })
+  Rpc.make("Stop", { success: StopReport, error: ControlRefused })
 )

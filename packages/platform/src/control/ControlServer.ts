@@ -15,15 +15,15 @@ import { SocketServer } from "effect/socket"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
 import { SocketDirectoryError } from "../wake/SocketDirectory.ts"
 import { ControlRpcs } from "./ControlProtocol.ts"
-import type { ControlRefused, Quiet, Status } from "./ControlProtocol.ts"
+import type { ControlRefused, Status, StopReport } from "./ControlProtocol.ts"
 
 /** What requests do. Each may refuse, with a reason for the human who asked. */
 export interface ControlHandlers {
   readonly status: Effect.Effect<Status, ControlRefused>
   /** `deadlineMillis` is absent when the asker has no wish. */
-  readonly suspend: (deadlineMillis: number | undefined) => Effect.Effect<Quiet, ControlRefused>
+  readonly suspend: (deadlineMillis: number | undefined) => Effect.Effect<StopReport, ControlRefused>
   readonly resume: Effect.Effect<void, ControlRefused>
-  readonly stop: Effect.Effect<Quiet, ControlRefused>
+  readonly stop: Effect.Effect<StopReport, ControlRefused>
 }
 
 const layerHandlers = (handlers: ControlHandlers) =>

@@ -313,10 +313,10 @@ const layerBob = (bob: AccountSession): Layer.Layer<Homeserver.Homeserver, Story
 const prepare = Effect.fnUntraced(function* (options: Options, startedAtMillis: number) {
   const { database, progress } = options
   yield* progress.status(`starting the homeserver (${options.homeserver})`)
-  const baseUrl = yield* StoryHomeserver.start(options.homeserver, progress.status)
+  const { baseUrl, register } = yield* StoryHomeserver.start(options.homeserver, progress.status)
   const gate = yield* Gate.make(Number(new URL(baseUrl).port))
-  const alice = yield* StoryAccounts.register(baseUrl, "alice")
-  const bob = yield* StoryAccounts.register(baseUrl, "bob")
+  const alice = yield* register("alice")
+  const bob = yield* register("bob")
   const shared = yield* StoryAccounts.createRooms(baseUrl, {
     owner: alice,
     guests: [bob],

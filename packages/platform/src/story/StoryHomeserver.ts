@@ -2,9 +2,12 @@
  * The homeserver of the story, in a process of its own: the embedded one, or a real Synapse.
  */
 import { Effect, Option, Schema, Stream } from "effect"
+import type { Scope } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as Synapse from "../synapse/Synapse.ts"
+import type { AccountSession } from "../http/Session.ts"
 import { commandLine } from "./AppProcess.ts"
+import * as StoryAccounts from "./StoryAccounts.ts"
 import { StoryError } from "./StoryError.ts"
 
 export type Kind = "dev" | "synapse"
@@ -28,7 +31,7 @@ const startDev = Effect.gen(function* () {
   const listening = yield* handle.stdout.pipe(
     Stream.decodeText(),
     Stream.splitLines,
-    Stream.map(decode),
+    Stream.map((line) => decode(line)),
     Stream.filter(Option.isSome),
     Stream.runHead,
     Effect.timeoutOption(START_LIMIT_MILLIS)
@@ -40,8 +43,29 @@ const startDev = Effect.gen(function* () {
   return found.value.baseUrl
 }).pipe(Effect.catchTag("PlatformError", (error) => new StoryError({ message: error.message })))
 
-/** Starts a homeserver for as long as the scope is open; gives its base URL. */
+/** A running homeserver. */
+export interface StoryHomeserver {
+  readonly baseUrl: string
+  /** Makes an account with one device; the password is the name. */
+  register(username: string): Effect.Effect<AccountSession, StoryError>
+}
+
+const dev: Effect.Effect<StoryHomeserver, StoryError, ChildProcessSpawner.ChildProcessSpawner | Scope.Scope> =
+  Effect.map(startDev, (baseUrl) => ({
+    baseUrl,
+    register: (username) => StoryAccounts.register(baseUrl, username)
+  }))
+
+const synapse = (onProgress: (text: string) => Effect.Effect<void>) =>
+  Effect.map(
+    Synapse.make({ onProgress: ({ detail, step }) => onProgress(`synapse: ${step} (${detail})`) }),
+    (running): StoryHomeserver => ({
+      baseUrl: running.baseUrl,
+      register: (username) =>
+        Effect.mapError(running.register({ username }), (error) => new StoryError({ message: error.message }))
+    })
+  )
+
+/** Starts a homeserver for as long as the scope is open. */
 export const start = (kind: Kind, onProgress: (text: string) => Effect.Effect<void>) =>
-  kind === "dev"
-    ? startDev
-    : Effect.map(Synapse.make({ onProgress: ({ detail }) => onProgress(detail) }), ({ baseUrl }) => baseUrl)
+  kind === "dev" ? dev : synapse(onProgress)
