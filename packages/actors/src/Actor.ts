@@ -11,12 +11,15 @@
  * Gotchas: `interpret` itself must be quick. A defect, in the machine or in a fiber, is a broken invariant: it ends the
  * actor, `crashed` tells, and whoever made it decides about a new one.
  */
-import { Cause, Deferred, Effect, Exit, FiberMap, Queue, Stream, SubscriptionRef } from "effect"
-import type { Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, FiberMap, Queue, SubscriptionRef } from "effect"
+import type { Scope, Stream } from "effect"
 
 /** What an interpreter can do besides its effects. */
 export interface Context<Input> {
-  /** Runs an effect in a fiber of its own under a key; its result is sent to the mailbox. A running one of that key is interrupted first. */
+  /**
+   * Runs an effect in a fiber of its own under a key; its result, unless `undefined`, is sent to the mailbox. A running one
+   * of that key is interrupted first, and has ended when this one starts; so never from a fiber of the same key.
+   */
   run<R>(key: string, effect: Effect.Effect<Input | undefined, never, R>): Effect.Effect<void, never, R>
   /** Interrupts the fiber of a key, and waits until it has ended. */
   cancel(key: string): Effect.Effect<void>
@@ -62,7 +65,8 @@ export const make = Effect.fnUntraced(function* <State, Input, Command, R>(
       effect.pipe(
         Effect.flatMap((input) => (input === undefined ? Effect.void : send(input))),
         Effect.onExit((exit) => (Exit.isFailure(exit) ? crash(exit.cause) : Effect.void)),
-        (fiber) => FiberMap.run(fibers, key, fiber),
+        // Waits for the one before, so that two of a key never overlap, not even in their finalizers.
+        (fiber) => Effect.andThen(FiberMap.remove(fibers, key), FiberMap.run(fibers, key, fiber)),
         Effect.asVoid
       )
   }

@@ -11,7 +11,7 @@
  * idempotently, by `sequence`.
  */
 import { type StoreError, SyncConfig, SyncStore } from "@twinloop/core"
-import { Context, Effect, Latch, Layer } from "effect"
+import { Context, Effect, Layer, PubSub } from "effect"
 
 /** Rows that are read at once: a page stays far below a millisecond of JSON. */
 const PAGE = 100
@@ -40,13 +40,14 @@ export class Inbox extends Context.Service<
     Effect.gen(function* () {
       const store = yield* SyncStore.SyncStore
       const { waitPollMillis } = yield* SyncConfig.SyncConfig
-      const grown = yield* Latch.make()
+      const commits = yield* Effect.acquireRelease(PubSub.sliding<void>(1), PubSub.shutdown)
 
       const consume: Inbox["Service"]["consume"] = (consumer, handler) =>
         Effect.gen(function* () {
+          // Subscribed before the first look, and one signal is kept: a commit between a look and the wait ends the wait.
+          const signals = yield* PubSub.subscribe(commits)
           let cursor = yield* store.inboxCursor(consumer)
           while (true) {
-            yield* grown.close
             const page = yield* store.readInbox({ after: cursor, limit: PAGE })
             for (const entry of page) {
               yield* handler(entry)
@@ -54,10 +55,10 @@ export class Inbox extends Context.Service<
               yield* store.advanceInbox({ consumer, sequence: cursor, keep: KEEP })
             }
             // Another process's commits are not announced here: the poll finds them.
-            if (page.length === 0) yield* Effect.timeoutOption(grown.await, waitPollMillis)
+            if (page.length === 0) yield* Effect.timeoutOption(PubSub.take(signals), waitPollMillis)
           }
-        })
-      return Inbox.of({ committed: Effect.asVoid(grown.open), consume })
+        }).pipe(Effect.scoped)
+      return Inbox.of({ committed: Effect.asVoid(PubSub.publish(commits, undefined)), consume })
     })
   )
 }

@@ -42,7 +42,8 @@ export const make = Effect.fnUntraced(function* (
   const release = Effect.uninterruptible(
     Effect.gen(function* () {
       const current = yield* Ref.getAndSet(kept, Option.none())
-      if (Option.isSome(current)) yield* Scope.close(current.value.scope, Exit.void)
+      if (Option.isNone(current)) return
+      yield* Scope.close(current.value.scope, Exit.void)
       yield* SubscriptionRef.set(status, { _tag: "Released" })
     })
   )

@@ -14,7 +14,7 @@ import {
   type CryptoEngine,
   type DistributedSemaphore,
   Homeserver,
-  MainLoopMachine,
+  type MainLoopMachine,
   type RoomList,
   SupervisionPolicy,
   SyncConfig,

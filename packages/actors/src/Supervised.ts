@@ -6,7 +6,7 @@
  * Gotchas: only a defect brings a loop here. Errors are the machines' business (`SupervisionPolicy`).
  */
 import { SupervisionPolicy, SyncConfig } from "@twinloop/core"
-import { Cause, Effect, Random } from "effect"
+import { Cause, Clock, Effect, Random } from "effect"
 import type { Scope } from "effect"
 
 /** What is supervised: anything that can tell of its own defect. */
@@ -14,7 +14,12 @@ export interface Crashable {
   readonly crashed: Effect.Effect<Cause.Cause<never>>
 }
 
-/** Makes a loop, lets `use` work with it, and makes it again whenever it crashed. Runs until interrupted. */
+/**
+ * Makes a loop, lets `use` work with it, and makes it again whenever it crashed. Runs until interrupted.
+ *
+ * The wait before the next life doubles from crash to crash, between `backoffMinMillis` and `backoffMaxMillis`; a life that
+ * was longer than the longest wait counts as a success.
+ */
 export const run = Effect.fnUntraced(function* <A extends Crashable, R>(
   name: string,
   make: Effect.Effect<A, never, R | Scope.Scope>,
@@ -23,7 +28,9 @@ export const run = Effect.fnUntraced(function* <A extends Crashable, R>(
   const config = yield* SyncConfig.SyncConfig
   let attempt = 0
   while (true) {
+    const bornAt = yield* Clock.currentTimeMillis
     const cause = yield* Effect.scoped(Effect.flatMap(make, (loop) => Effect.raceFirst(loop.crashed, use(loop))))
+    if ((yield* Clock.currentTimeMillis) - bornAt > config.backoffMaxMillis) attempt = 0
     const delayMillis = SupervisionPolicy.backoffMillis(config, attempt, yield* Random.next)
     attempt = attempt + 1
     yield* Effect.logError(

@@ -1,0 +1,43 @@
+/**
+ * What stands between a simulated process and everything it shares with others, so that it can be frozen and killed.
+ *
+ * Killed, a process never hears of anything again: what was in flight is cut, and no finalizer of it reaches the outside.
+ * Frozen, it neither asks nor hears until it is thawed; what it asked before is done meanwhile, as by a kernel or a server.
+ * Its timers go on, as those of a process that was frozen seem to have when it is thawed.
+ */
+import { Deferred, Effect, Latch } from "effect"
+
+export interface Gate {
+  /** A service seen through the gate: every effect of it, and every effect that its functions give. */
+  through<S extends object>(service: S): S
+  readonly kill: Effect.Effect<void>
+  readonly freeze: Effect.Effect<void>
+  readonly thaw: Effect.Effect<void>
+  readonly isOpen: Effect.Effect<boolean>
+}
+
+type AnyEffect = Effect.Effect<unknown, unknown, unknown>
+
+export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
+  const killed = yield* Deferred.make<void>()
+  const thawed = yield* Latch.make(true)
+  const never = Effect.andThen(Deferred.await(killed), Effect.never)
+
+  const pass = (effect: AnyEffect): AnyEffect =>
+    Effect.raceFirst(
+      Effect.tap(Effect.andThen(thawed.await, effect), () => thawed.await),
+      never
+    )
+  const passed = (value: unknown): unknown => {
+    if (Effect.isEffect(value)) return pass(value)
+    return typeof value === "function" ? (...args: ReadonlyArray<unknown>) => passed(value(...args)) : value
+  }
+  return {
+    through: <S extends object>(service: S) =>
+      Object.fromEntries(Object.entries(service).map(([name, value]) => [name, passed(value)])) as S,
+    kill: Effect.asVoid(Deferred.succeed(killed, undefined)),
+    freeze: Effect.asVoid(thawed.close),
+    thaw: Effect.asVoid(thawed.open),
+    isOpen: Effect.map(Deferred.isDone(killed), (isKilled) => !isKilled)
+  }
+})

@@ -1,0 +1,142 @@
+/**
+ * Simulated processes of one account on one host: the database, the homeserver and the sockets are shared, everything else
+ * each has for itself. Under `TestClock`.
+ *
+ * @example
+ * ```ts
+ * const world = yield* makeWorld()
+ * const app = yield* startProcess(world, "app")
+ * yield* app.service.start
+ * yield* world.sim.sendNumbered(world.session, 10)
+ * yield* settle
+ * assert.deepStrictEqual(yield* appliedNumbers(world), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+ * ```
+ */
+import {
+  type CryptoEngine,
+  Homeserver,
+  LeaseStore,
+  LeaseStoreMemory,
+  PassThroughCrypto,
+  RoomList,
+  SyncConfig,
+  SyncStore,
+  type Wake
+} from "@twinloop/core"
+import { HomeserverSim, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
+import { Context, Effect, Exit, Layer, Metric, Scope } from "effect"
+import * as Inbox from "../../src/Inbox.ts"
+import type { Suspendable } from "../../src/Suspendables.ts"
+import { Suspendables } from "../../src/Suspendables.ts"
+import * as SyncService from "../../src/SyncService.ts"
+import { makeGate } from "./Gate.ts"
+
+/** Everything that processes share. */
+export interface World {
+  readonly sim: HomeserverSim.HomeserverSim["Service"]
+  /** The device whose processes are simulated. */
+  readonly session: HomeserverSim.SimSession
+  readonly hub: WakeMemory.Hub
+  readonly leases: LeaseStore["Service"]
+  readonly store: SyncStore.SyncStore["Service"]
+  readonly faults: SyncStoreMemory.SyncStoreMemory["Service"]
+}
+
+/** A host with an empty database, and a homeserver with one account on it. */
+export const makeWorld = Effect.fnUntraced(function* (options?: HomeserverSim.SimOptions) {
+  const database = SyncStoreMemory.layer.pipe(Layer.provideMerge(LeaseStoreMemory.layerMemory))
+  const shared = yield* Layer.build(Layer.merge(HomeserverSim.layer(options), database))
+  const sim = Context.get(shared, HomeserverSim.HomeserverSim)
+  const world: World = {
+    sim,
+    session: yield* sim.session("alice", "DEVICE"),
+    hub: yield* WakeMemory.makeHub,
+    leases: Context.get(shared, LeaseStore),
+    store: Context.get(shared, SyncStore.SyncStore),
+    faults: Context.get(shared, SyncStoreMemory.SyncStoreMemory)
+  }
+  return world
+})
+
+export interface ProcessOptions {
+  readonly config?: Partial<SyncConfig.SyncConfigShape>
+  readonly crypto?: Layer.Layer<CryptoEngine.CryptoEngine>
+  readonly suspendables?: ReadonlyArray<Suspendable>
+  /** Puts something between the process and its ports. */
+  readonly homeserver?: (port: Homeserver.Homeserver["Service"]) => Homeserver.Homeserver["Service"]
+  readonly store?: (port: SyncStore.SyncStore["Service"]) => SyncStore.SyncStore["Service"]
+}
+
+export interface Process {
+  readonly service: SyncService.SyncService["Service"]
+  readonly rooms: RoomList.RoomList["Service"]
+  readonly inbox: Inbox.Inbox["Service"]
+  /** Everything that the process is made of, for actors that are made by hand. */
+  readonly context: Context.Context<Services>
+  /** Fibers of the process that have started and not ended. */
+  readonly fibers: Effect.Effect<number>
+  /** Ends the process in an orderly way. */
+  readonly end: Effect.Effect<void>
+  /** SIGKILL: nothing of it reaches the outside any more, not even a finalizer. */
+  readonly kill: Effect.Effect<void>
+  /** SIGSTOP and SIGCONT. */
+  readonly freeze: Effect.Effect<void>
+  readonly thaw: Effect.Effect<void>
+}
+
+type Services = Layer.Success<ReturnType<typeof servicesOf>>
+
+const servicesOf = (ports: Layer.Layer<Ports>, crypto: Layer.Layer<CryptoEngine.CryptoEngine>) =>
+  SyncService.SyncService.layer.pipe(
+    Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, crypto)),
+    Layer.provideMerge(ports)
+  )
+
+type Ports = Homeserver.Homeserver | SyncStore.SyncStore | LeaseStore | Wake
+
+const same = <A>(port: A): A => port
+
+/** Counts the fibers of whoever is given the layer. */
+const fiberCounter = () => {
+  let running = 0
+  const layer = Layer.succeed(Metric.FiberRuntimeMetrics, {
+    recordFiberStart: () => void running++,
+    recordFiberEnd: () => void running--
+  })
+  return { layer, running: Effect.sync(() => running) }
+}
+
+/** Starts a process of this name; its loops don't run yet. It is ended with the scope. */
+export const startProcess = Effect.fnUntraced(function* (world: World, name: string, options: ProcessOptions = {}) {
+  const gate = yield* makeGate
+  const fibers = fiberCounter()
+  const port = options.homeserver?.(world.sim.homeserver(world.session)) ?? world.sim.homeserver(world.session)
+  const ports = Layer.mergeAll(
+    Layer.succeed(Homeserver.Homeserver, gate.through(port)),
+    Layer.succeed(SyncStore.SyncStore, gate.through((options.store ?? same)(world.store))),
+    Layer.succeed(LeaseStore, gate.through(world.leases)),
+    world.hub.process(name)
+  )
+  const references = Layer.mergeAll(
+    SyncConfig.layer({ role: name, ...options.config }),
+    Layer.succeed(Suspendables, options.suspendables ?? []),
+    fibers.layer
+  )
+  const scope = yield* Scope.make()
+  const services = servicesOf(ports, options.crypto ?? PassThroughCrypto.layer)
+  const context = yield* Layer.buildWithScope(Layer.provideMerge(services, references), scope)
+  const end = Effect.when(Scope.close(scope, Exit.void), gate.isOpen)
+  yield* Effect.addFinalizer(() => end)
+  const process: Process = {
+    service: Context.get(context, SyncService.SyncService),
+    rooms: Context.get(context, RoomList.RoomList),
+    inbox: Context.get(context, Inbox.Inbox),
+    context,
+    fibers: fibers.running,
+    end: Effect.asVoid(end),
+    kill: Effect.andThen(gate.kill, world.hub.kill(name)),
+    freeze: Effect.andThen(gate.freeze, world.hub.freeze(name)),
+    thaw: Effect.andThen(gate.thaw, world.hub.thaw(name))
+  }
+  return process
+})
