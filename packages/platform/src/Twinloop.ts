@@ -41,6 +41,7 @@ export type Foundation =
   | SessionStore
   | RefreshLock
   | Wake
+  | WakeSocket.WakeListening
   | HttpSockets
   | HttpClient.HttpClient
 
@@ -67,9 +68,17 @@ export const layerFoundation = (options: Options): Layer.Layer<Foundation, Store
   )
 }
 
+/** Sockets that a suspended process must not keep open; the control socket stays, since it is how one resumes. */
 const suspendables = Layer.effect(
   Suspendables.Suspendables,
-  Effect.map(HttpSockets, (sockets) => [{ name: "HTTP connections", suspend: sockets.close, resume: Effect.void }])
+  Effect.gen(function* () {
+    const sockets = yield* HttpSockets
+    const wake = yield* WakeSocket.WakeListening
+    return [
+      { name: "HTTP connections", suspend: sockets.close, resume: Effect.void },
+      { name: "the wake-up socket", suspend: wake.close, resume: wake.open }
+    ]
+  })
 )
 
 /**

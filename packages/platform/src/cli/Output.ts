@@ -1,5 +1,6 @@
 /** What commands print: a result as text or JSON, and progress in place on a terminal, as plain lines elsewhere. */
-import { Console, Effect } from "effect"
+import { Console, Effect, Ref } from "effect"
+import * as MonotonicClock from "./MonotonicClock.ts"
 
 /** Prints a result: as JSON with `--json`, else as the given lines. */
 export const result = (json: boolean, value: object, lines: ReadonlyArray<string>): Effect.Effect<void> =>
@@ -21,14 +22,28 @@ export const silent: Progress = { status: () => Effect.void, line: () => Effect.
 const write = (text: string): Effect.Effect<void> => Effect.sync(() => process.stdout.write(text))
 const eraseLine = "\r\u001b[2K"
 
+/** Between two status lines where they can't be replaced: a log isn't a terminal. */
+const PLAIN_PAUSE_MILLIS = 2_000
+
+const onTerminal: Progress = {
+  status: (text) => write(eraseLine + text.slice(0, Math.max(20, (process.stdout.columns ?? 80) - 1))),
+  line: (text) => write(`${eraseLine}${text}\n`),
+  clear: write(eraseLine)
+}
+
+const plain = Effect.map(Ref.make(Number.NEGATIVE_INFINITY), (printedAt): Progress => ({
+  status: (text) =>
+    Effect.gen(function* () {
+      const now = yield* MonotonicClock.nowMillis
+      if (now - (yield* Ref.get(printedAt)) < PLAIN_PAUSE_MILLIS) return
+      yield* Ref.set(printedAt, now)
+      yield* Console.log(text)
+    }),
+  line: (text) => Console.log(text),
+  clear: Effect.void
+}))
+
 /** Progress on standard output. */
-export const progress: Effect.Effect<Progress> = Effect.sync(() => {
-  if (!process.stdout.isTTY)
-    return { status: (text) => Console.log(text), line: (text) => Console.log(text), clear: Effect.void }
-  const fit = (text: string): string => text.slice(0, Math.max(20, (process.stdout.columns ?? 80) - 1))
-  return {
-    status: (text) => write(eraseLine + fit(text)),
-    line: (text) => write(`${eraseLine}${text}\n`),
-    clear: write(eraseLine)
-  }
-})
+export const progress: Effect.Effect<Progress> = Effect.suspend(() =>
+  process.stdout.isTTY ? Effect.succeed(onTerminal) : plain
+)

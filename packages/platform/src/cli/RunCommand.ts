@@ -17,6 +17,9 @@ import * as RunText from "./RunText.ts"
 const OPERATOR = "operator"
 const TERMINAL = "terminal"
 
+/** How long a stopped process still lives for its answer to reach who asked, in milliseconds. */
+const ANSWER_MILLIS = 50
+
 type Unstamped = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, "atMillis"> : never) : never
 type Print = (event: Unstamped) => Effect.Effect<void>
 
@@ -101,13 +104,17 @@ const follow = Effect.fnUntraced(function* (input: {
     Deferred.succeed(stopped, undefined)
   )
   const services = yield* Effect.context<Twinloop.Twinloop>()
+  // The answer must have left before the socket closes under it.
+  const stopSoon = Effect.tap(quietOf(print, "stop")(service.stop({ deadline })), () =>
+    Effect.forkDetach(Effect.delay(Deferred.succeed(stopped, undefined), ANSWER_MILLIS))
+  )
   const control = ControlServer.layer({
     directory: yield* SocketDirectory.forDatabase(input.database),
     handlers: {
       status: Effect.provide(RunStatus.gather(startedAtMillis), services),
       suspend: (wish) => suspend(OPERATOR, wish ?? deadline),
       resume: service.resume({ by: OPERATOR }),
-      stop
+      stop: stopSoon
     }
   })
   yield* Effect.forkScoped(printStates(print))
