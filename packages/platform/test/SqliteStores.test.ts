@@ -113,7 +113,7 @@ describe("SqliteStores", () => {
     Effect.gen(function* () {
       const store = yield* SyncStore.SyncStore
       const fence = yield* own("a")
-      const values = fc.sample(fc.jsonValue({ stringUnit: "binary" }), { numRuns: 500, seed: 7 })
+      const values = fc.sample(fc.jsonValue({ stringUnit: "binary" }), { numRuns: 200, seed: 7 })
       const rows = yield* store.commitExtension(fence, commit("s1", values))
       // JSON has one zero, so the comparison is with what JSON says of the values.
       const expected = JSON.parse(JSON.stringify(rows)) as typeof rows

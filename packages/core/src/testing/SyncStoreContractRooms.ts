@@ -134,7 +134,7 @@ const rooms = (test: Test): void => {
       const store = yield* SyncStore
       const other = "!b:example.org"
       const state = [stateEvent("m.room.name", "", { name: "A" })]
-      const first = roomCommit({ state, timeline: [event("$1")] })
+      const first = roomCommit({ state, timeline: [event("$1"), event("$2")] })
       yield* store.commitMain(page("p1", { rooms: [first, { ...first, room: room(other) }] }))
       const anew = roomCommit({ replace: true, state: [stateEvent("m.room.topic", "")], timeline: [event("$5")] })
       yield* store.commitMain(page("p2", { sentPos: "p1", rooms: [anew] }))
@@ -206,6 +206,17 @@ const timelines = (test: Test): void => {
       // The application opens the room: the same window, larger, of which the last event is known.
       yield* store.commitMain(messages("p2", "p3", ["$7", "$8", "$9", "$10"], { gap: { prevBatch: "t6" } }))
       assert.deepStrictEqual(yield* timelineIds, ["$1", "gap t6", "$7", "$8", "$9", "$10"])
+    })
+  )
+
+  test(
+    "closes a gap that a response reaches over",
+    Effect.gen(function* () {
+      const store = yield* SyncStore
+      yield* store.commitMain(messages(undefined, "p1", ["$1"]))
+      yield* store.commitMain(messages("p1", "p2", ["$4"], { gap: { prevBatch: "t3" } }))
+      yield* store.commitMain(messages("p2", "p3", ["$1", "$2", "$3", "$4", "$5"], { gap: { prevBatch: "t0" } }))
+      assert.deepStrictEqual(yield* timelineIds, ["$1", "$2", "$3", "$4", "$5"])
     })
   )
 

@@ -182,8 +182,10 @@ const storedTimeline = (entries: ReadonlyArray<TimelineEntry>): TimelineOrder.St
 }
 
 const withTimeline = (entries: ReadonlyArray<TimelineEntry>, commit: RoomCommit): ReadonlyArray<TimelineEntry> => {
-  const { gap, events } = TimelineOrder.place(storedTimeline(entries), stored(commit.timeline), commit.gap)
+  const placed = TimelineOrder.place(storedTimeline(entries), stored(commit.timeline), commit.gap)
+  const { closed, gap, events } = placed
   const byIndex = new Map(entries.map((entry) => [entry.index, entry]))
+  for (const index of closed) byIndex.delete(index)
   if (gap !== undefined) byIndex.set(gap.index, { _tag: "Gap", ...gap })
   for (const { index, event } of events) byIndex.set(index, { _tag: "Event", index, event })
   return [...byIndex.values()].sort((a, b) => a.index - b.index)

@@ -48,6 +48,7 @@ const selectState = `SELECT event FROM state_event WHERE room = ? AND type = ? O
 const selectStateEvent = `SELECT event FROM state_event WHERE room = ? AND type = ? AND state_key = ?`
 const replaceEntry = `INSERT OR REPLACE INTO timeline_entry
   (room, position, event_id, event, prev_batch) VALUES (?, ?, ?, ?, ?)`
+const deleteEntry = `DELETE FROM timeline_entry WHERE room = ? AND position = ?`
 const selectPosition = `SELECT position FROM timeline_entry WHERE room = ? AND event_id = ?`
 const selectLast = `SELECT position, event IS NULL AS gap FROM timeline_entry
   WHERE room = ? AND position < ? ORDER BY position DESC LIMIT 1`
@@ -94,7 +95,8 @@ const writeTimeline = (
   stored: TimelineOrder.StoredTimeline,
   commit: SyncStore.RoomCommit
 ): void => {
-  const { gap, events } = TimelineOrder.place(stored, commit.timeline, commit.gap)
+  const { closed, gap, events } = TimelineOrder.place(stored, commit.timeline, commit.gap)
+  for (const index of closed) transaction.run(deleteEntry, room, index)
   if (gap !== undefined) transaction.run(replaceEntry, room, gap.index, null, null, gap.prevBatch ?? null)
   for (const { index, event } of events) {
     transaction.run(replaceEntry, room, index, event.event_id, JSON.stringify(event), null)
