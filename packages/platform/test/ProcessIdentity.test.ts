@@ -11,13 +11,14 @@ const endedPid = Effect.sync(() =>
   Number(execFileSync(process.execPath, ["-e", "console.log(process.pid)"], { encoding: "utf8" }))
 )
 
-/** A shell whose child ends and is never waited for: gives the pid of the child. */
+/** A process whose child nobody waits for: gives the pid of the child, which is killed already. */
 const zombie = Effect.acquireRelease(
   Effect.callback<{ readonly pid: number; readonly kill: () => void }>((resume) => {
-    const shell = spawn("sh", ["-c", "true & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "ignore"] })
-    createInterface(shell.stdout).once("line", (line) =>
-      resume(Effect.succeed({ pid: Number(line), kill: () => shell.kill("SIGKILL") }))
-    )
+    const parent = spawn("sh", ["-c", "sleep 60 & echo $!; exec sleep 60"], { stdio: ["ignore", "pipe", "ignore"] })
+    createInterface(parent.stdout).once("line", (line) => {
+      process.kill(Number(line), "SIGKILL")
+      resume(Effect.succeed({ pid: Number(line), kill: () => parent.kill("SIGKILL") }))
+    })
   }),
   ({ kill }) => Effect.sync(kill)
 )
@@ -58,6 +59,7 @@ describe("ProcessIdentity", () => {
       Effect.gen(function* () {
         const { pid } = yield* zombie
         assert.isTrue(yield* ProcessIdentity.confirmDead({ pid }))
+        assert.isTrue(process.kill(pid, 0), "it is a zombie, not gone")
       })
     )
   )

@@ -3,11 +3,12 @@ import { Wake } from "@twinloop/core"
 import { wakeContract } from "@twinloop/core/testing"
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
-import { createServer } from "node:net"
+import { createConnection, createServer } from "node:net"
 import type { Socket } from "node:net"
 import { tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
 import * as SocketDirectory from "../src/wake/SocketDirectory.ts"
+import { keyOf } from "../src/wake/WakeListener.ts"
 import * as WakeSocket from "../src/wake/WakeSocket.ts"
 
 const root = mkdtempSync(join(tmpdir(), "tl-"))
@@ -132,6 +133,30 @@ describe("WakeSocket", () => {
       const endpoint = yield* peer(() => {})
       const next = yield* Effect.timeout(wake.subscribe({ ...wake.self, endpoint }, "lease"), "2 seconds")
       assert.strictEqual(yield* next, "Unreachable")
+    })
+  )
+
+  it.live("I10: hoards no signals for a subscriber that doesn't read", () =>
+    Effect.gen(function* () {
+      const wake = yield* WakeSocket.make({ directory: yield* newDirectory })
+      const next = yield* wake.subscribe(wake.self, "lease")
+      const stuck = yield* Effect.acquireRelease(
+        Effect.sync(() => createConnection(wake.self.endpoint ?? "")),
+        (socket) => Effect.sync(() => socket.destroy())
+      )
+      stuck.write(keyOf("lease"))
+      yield* Effect.promise(() => new Promise((resolve) => stuck.once("readable", resolve)))
+      for (let signal = 0; signal < 100_000; signal++) yield* wake.notify("lease")
+
+      // Once it reads, it gets what the kernel kept, some hundred bytes, however many signals there were.
+      let received = 0
+      stuck.on("data", (chunk: Buffer) => (received += chunk.length))
+      for (let round = 0; round < 200; round++) {
+        yield* next
+        yield* wake.notify("lease")
+      }
+      assert.isAbove(received, 1)
+      assert.isBelow(received, 10_000)
     })
   )
 
