@@ -373,9 +373,8 @@ export const syncConformance = <E>(
         yield* toDevice(bob, alice, range(1, 230))
         const received: Array<unknown> = []
         let since: string | undefined
-        while (true) {
+        for (const _ of range(1, 4)) {
           const { numbers, next } = batchOf(yield* ask(alice, extensionAsk(since)))
-          if (numbers.length === 0) break
           assert.isAtMost(numbers.length, 100)
           received.push(...numbers)
           since = next
