@@ -78,7 +78,7 @@ describe("Lifecycle of a process", () => {
       const client = yield* connect(child.pid)
       assert.strictEqual((yield* client.status).pid, child.pid)
       // The process ends before it can answer; that it is gone is the answer.
-      assert.deepStrictEqual(yield* client.stop, { unfinished: [] })
+      assert.deepStrictEqual(yield* client.stop, { quiet: true, unfinished: [] })
       assert.strictEqual(yield* child.ended, 0)
       assert.strictEqual((yield* Effect.flip(ControlClient.find(database))).reason._tag, "NotRunning")
     })

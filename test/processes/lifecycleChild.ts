@@ -19,7 +19,7 @@ const program = Effect.gen(function* () {
     directory,
     handlers: {
       status: Effect.succeed({ pid: process.pid, role: "main", state: "running" }),
-      suspend: () => Effect.succeed({ unfinished: [] }),
+      suspend: () => Effect.succeed({ quiet: true, unfinished: [] }),
       resume: Effect.void,
       // It ends the process, and with it the connection over which the answer would go.
       stop: Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)

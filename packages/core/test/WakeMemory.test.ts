@@ -94,6 +94,21 @@ describe("WakeMemory", () => {
     })
   )
 
+  it.effect("keeps a killed process dead when what ran in it is cleaned up", () =>
+    Effect.gen(function* () {
+      const hub = yield* WakeMemory.makeHub
+      const waiter = yield* open(hub, "waiter")
+      const peer = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const holder = yield* open(hub, "holder")
+          yield* hub.kill("holder")
+          return holder.self
+        })
+      )
+      assert.strictEqual(yield* yield* waiter.subscribe(peer, "lease"), "Dead")
+    })
+  )
+
   it.effect("I10: keeps one signal however many nobody has waited for", () =>
     Effect.gen(function* () {
       const { hub, holder, next } = yield* watched
