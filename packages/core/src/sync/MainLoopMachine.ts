@@ -108,7 +108,14 @@ export type State =
       readonly asked: number
       readonly aborting: boolean
     }
-  | { readonly _tag: "Committing"; readonly loop: Loop; readonly asked: number }
+  | {
+      readonly _tag: "Committing"
+      /** Where the loop stands once this is committed. */
+      readonly loop: Loop
+      /** Where it stood when it asked, and goes on from if the commit fails. */
+      readonly before: Loop
+      readonly asked: number
+    }
   /** The stored position is being dropped; then the connection starts afresh, after the delay. */
   | { readonly _tag: "Expiring"; readonly loop: Loop; readonly delayMillis: number; readonly failure: Failure }
   | { readonly _tag: "BackingOff"; readonly loop: Loop; readonly failure: Failure; readonly untilMillis: number }
@@ -211,7 +218,7 @@ const requestOf = (config: Config, loop: Loop): SyncRequest => ({
 const recovering = (config: Config, loop: Loop): Loop => ({
   ...loop,
   phase: "recovering",
-  window: config.sync.initialWindow,
+  window: Math.min(config.sync.initialWindow, loop.batch),
   answered: undefined
 })
 
@@ -227,18 +234,25 @@ const poll = (config: Config, loop: Loop, nowMillis: number): Step => {
 
 /**
  * The batch for the next growth. A connection that goes on from a stored position is sent only news, so its windows are
- * nearly empty: they double as long as they are, which takes 10 requests instead of 100 for 10 000 rooms.
+ * nearly empty: they double as long as they are, which takes 10 requests instead of 100 for 10 000 rooms. A batch that was
+ * made smaller, because a response was too large, stays so: it would grow over empty windows and be too large again.
  */
-const nextBatch = (config: Config, loop: Loop, response: SyncResponse): number =>
-  loop.unseen === undefined && response.rooms.length <= loop.batch / 10
-    ? loop.batch * 2
-    : Math.min(loop.batch, config.sync.windowBatch)
+const nextBatch = (config: Config, loop: Loop, response: SyncResponse): number => {
+  const { windowBatch } = config.sync
+  const mayDouble = loop.unseen === undefined && loop.batch >= windowBatch
+  return mayDouble && response.rooms.length <= loop.batch / 10 ? loop.batch * 2 : Math.min(loop.batch, windowBatch)
+}
+
+/** The batch after a response that was too large. */
+const smallerBatch = (config: Config, loop: Loop): number =>
+  Math.max(1, Math.floor(Math.min(loop.batch, config.sync.windowBatch) / 2))
 
 /** Where the loop stands after a committed response: the window grows until it holds every room. */
 const grown = (config: Config, loop: Loop): Loop => {
   const count = loop.count ?? 0
   if (isLoaded(loop)) return { ...loop, phase: "running", window: Math.max(count, config.sync.initialWindow) }
-  const wider = loop.window <= config.sync.initialWindow ? loop.batch : loop.window + loop.batch
+  const isFirst = loop.window <= config.sync.initialWindow && loop.window < loop.batch
+  const wider = isFirst ? loop.batch : loop.window + loop.batch
   return { ...loop, phase: "settingUp", window: Math.min(wider, count) }
 }
 
@@ -260,7 +274,10 @@ const polled = (
     unseen: settled ? undefined : unseen
   }
   const gone = settled && unseen !== undefined ? [...unseen] : []
-  return [{ _tag: "Committing", loop: next, asked: state.asked }, [{ _tag: "Commit", request, response, gone }]]
+  return [
+    { _tag: "Committing", loop: next, before: loop, asked: state.asked },
+    [{ _tag: "Commit", request, response, gone }]
+  ]
 }
 
 /** What a failure leads to. From `running` the loop recovers with a small window; before that it resumes where it was. */
@@ -274,12 +291,12 @@ const failed = (config: Config, loop: Loop, input: Failed): Step => {
     case "Restart":
       return [{ _tag: "Expiring", loop: tried, delayMillis: decision.delayMillis, failure }, [{ _tag: "Expire" }]]
     case "Retry": {
-      const resumed = loop.phase === "running" || failure.class === "tooLarge" ? recovering(config, tried) : tried
-      const batch = failure.class === "tooLarge" ? Math.max(1, Math.floor(loop.batch / 2)) : loop.batch
+      const isTooLarge = failure.class === "tooLarge"
+      const next = isTooLarge ? { ...tried, batch: smallerBatch(config, loop) } : tried
       return [
         {
           _tag: "BackingOff",
-          loop: { ...resumed, batch },
+          loop: loop.phase === "running" || isTooLarge ? recovering(config, next) : next,
           failure,
           untilMillis: input.nowMillis + decision.delayMillis
         },
@@ -351,7 +368,8 @@ const committing = (config: Config, state: Extract<State, { _tag: "Committing" }
     case "Committed":
       return poll(config, { ...grown(config, state.loop), answered: state.asked }, input.nowMillis)
     case "CommitFailed":
-      return failed(config, state.loop, input)
+      // Nothing of the response is durable: the same position is sent again, and the homeserver says the same again.
+      return failed(config, { ...state.before, view: state.loop.view }, input)
     case "ViewChanged":
       return [{ ...state, loop: { ...state.loop, view: input.view } }, []]
     default:
@@ -395,10 +413,17 @@ const backingOff = (config: Config, state: Extract<State, { _tag: "BackingOff" }
   }
 }
 
+const viewOf = (state: State): View => ("loop" in state ? state.loop.view : state.view)
+
+/** A view that was overtaken by a newer one on its way here. */
+const isOvertaken = (state: State, input: Input): boolean =>
+  input._tag === "ViewChanged" && input.view.revision <= viewOf(state).revision
+
 const start = (view: View): Step => [{ _tag: "Loading", view, attempt: 0 }, [{ _tag: "Load" }]]
 
 /** What follows from an input. Inputs that don't belong to the state are late answers and change nothing. */
 export const step = (config: Config, state: State, input: Input): Step => {
+  if (isOvertaken(state, input)) return [state, []]
   switch (state._tag) {
     case "Idle":
     case "Failed":
