@@ -111,6 +111,28 @@ describe("TimelineOrder", () => {
     assert.deepStrictEqual(place(stored(entries), [1, 3].map(event), {}), { closed: [1], events: [] })
   })
 
+  it("closes a gap at the end when a response goes on from the event before it", () => {
+    const entries: Entries = new Map<number, number | "gap">([
+      [0, 1],
+      [1, "gap"]
+    ])
+    const events = [{ index: 1 + gapSpan, event: event(2) }]
+    assert.deepStrictEqual(place(stored(entries), [1, 2].map(event), undefined), { closed: [1], events })
+  })
+
+  it("keeps a gap that a response reaches over while it leaves out stored events", () => {
+    const entries: Entries = new Map<number, number | "gap">([
+      [0, 1],
+      [1, 3],
+      [2, "gap"],
+      [2 + gapSpan, 9]
+    ])
+    assert.deepStrictEqual(place(stored(entries), [1, 8, 9].map(event), undefined), {
+      closed: [],
+      events: [{ index: 1 + gapSpan, event: event(8) }]
+    })
+  })
+
   it("changes nothing when nothing is new", () => {
     const entries: Entries = new Map([[0, 1]])
     assert.deepStrictEqual(place(stored(entries), [event(1)], {}), { closed: [], events: [] })

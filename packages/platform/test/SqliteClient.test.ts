@@ -129,6 +129,25 @@ describe("SqliteClient", () => {
     }).pipe(Effect.provide(SqliteClient.layer({ filename: ":memory:", prepareCacheSize: 2 })))
   )
 
+  it.effect(
+    "has the write lock from the beginning of a transaction, so that what it read is still so when it writes",
+    () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const { config } = yield* SqliteClient.SqliteClient
+        const other = new DatabaseSync(config.filename)
+        yield* sql.withTransaction(
+          Effect.gen(function* () {
+            yield* all
+            assert.throws(() => other.exec("INSERT INTO t (a) VALUES (1)"), /locked/)
+            yield* insert(2)
+          })
+        )
+        other.close()
+        assert.deepStrictEqual(yield* all, [[2]])
+      }).pipe(Effect.provide(layer))
+  )
+
   it.effect("rolls back a transaction that fails or is interrupted, and is free for the next", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
@@ -149,6 +168,16 @@ describe("SqliteClient", () => {
 })
 
 describe("SqliteClient.transactionSync", () => {
+  it.effect("isn't hindered by a transaction that somebody left open", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql`BEGIN`
+      yield* insert(1)
+      yield* writeSync(2)
+      assert.deepStrictEqual(yield* all, [[2]])
+    }).pipe(Effect.provide(layer))
+  )
+
   it.effect("commits a success, and rolls back a failure and a throw", () =>
     Effect.gen(function* () {
       const client = yield* SqliteClient.SqliteClient

@@ -5,7 +5,7 @@
  * Invariants: I1 (the fence is checked against the lease rows in the transaction that writes), I2 (so is `since`).
  */
 import { StoreError } from "@twinloop/core"
-import type { Lease, SyncStore } from "@twinloop/core"
+import type { Lease, MatrixEvent, SyncStore } from "@twinloop/core"
 import { Result } from "effect"
 import * as QuarantineTable from "./QuarantineTable.ts"
 import type { SyncReader, SyncTransaction } from "./SqliteClient.ts"
@@ -115,10 +115,8 @@ export const readInbox = (reader: SyncReader, after: number, limit: number): Rea
     type: record.type,
     sender: record.sender,
     encryption: record.encryption,
-    event: JSON.parse(record.event) as MatrixJson
+    event: JSON.parse(record.event) as MatrixEvent.JsonObject
   }))
-
-type MatrixJson = SyncStore.InboxEvent["event"]
 
 /** Where a consumer stands, 0 at first. */
 export const cursor = (reader: SyncReader, consumer: string): number =>

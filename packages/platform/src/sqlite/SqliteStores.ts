@@ -2,8 +2,7 @@
  * A database file with everything that is stored in it: opened, migrated, and served as core's ports.
  */
 import type { LeaseStore, StoreError, SyncStore } from "@twinloop/core"
-import { Layer } from "effect"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import type { SqlClient } from "effect/sql"
 import * as Migrations from "./Migrations.ts"
 import * as SqliteClient from "./SqliteClient.ts"
