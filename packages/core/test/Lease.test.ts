@@ -175,10 +175,10 @@ describe("Lease: the queue", () => {
     lease.own("a", start)
     lease.queue("b", start)
     const [ticket] = lease.table().waiters
-    lease.queue("b", start + ticketMillis / 3 - 1)
+    lease.queue("b", start + ticketMillis / 2 - 1)
     assert.strictEqual(lease.table().waiters[0], ticket)
-    lease.queue("b", start + ticketMillis / 3)
-    assert.strictEqual(lease.table().waiters[0]?.expiresAtMillis, start + ticketMillis / 3 + ticketMillis)
+    lease.queue("b", start + ticketMillis / 2)
+    assert.strictEqual(lease.table().waiters[0]?.expiresAtMillis, start + 1.5 * ticketMillis)
   })
 
   it("passes on what was handed to a waiter that leaves", () => {

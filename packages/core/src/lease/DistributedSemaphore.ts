@@ -271,9 +271,21 @@ const acquire = Effect.fnUntraced(function* (env: Env, count: number, once: bool
     : { _tag: "Busy" as const, blocker: state.blocker }
 })
 
+/**
+ * Runs an acquisition in a scope of its own within the caller's: what doesn't end in a grant gives everything back at once,
+ * and not when the caller's scope closes.
+ */
+const orNothing = Effect.fnUntraced(function* <E>(acquisition: Effect.Effect<TryTaken, E, Scope.Scope>) {
+  const own = yield* Scope.fork(yield* Effect.scope)
+  const taken = yield* Scope.provide(acquisition, own).pipe(
+    Effect.onError((cause) => Scope.close(own, Exit.failCause(cause)))
+  )
+  if (taken._tag === "Busy") yield* Scope.close(own, Exit.void)
+  return taken
+})
+
 const waitFor = Effect.fnUntraced(function* (env: Env, count: number) {
-  yield* env.local.takeScoped(count)
-  const taken = yield* acquire(env, count, false)
+  const taken = yield* orNothing(Effect.andThen(env.local.takeScoped(count), acquire(env, count, false)))
   return taken._tag === "Taken" ? taken.grant : yield* Effect.die("a take that waits can't be refused")
 })
 
@@ -283,20 +295,12 @@ const busyHere = (env: Env): TryTaken => ({
   blocker: { kind: "holder", holder: env.config.role, peer: env.wake.self, expiresAtMillis: Number.POSITIVE_INFINITY }
 })
 
+/** A local permit for as long as the scope is open, if one is free. */
+const takeHere = (env: Env): Effect.Effect<boolean, never, Scope.Scope> =>
+  Effect.acquireRelease(env.local.takeIfAvailable(1), (taken) => (taken ? env.local.release(1) : Effect.void))
+
 const tryOnce = (env: Env): Effect.Effect<TryTaken, StoreError, Scope.Scope> =>
-  Effect.gen(function* () {
-    const scope = yield* Effect.scope
-    // A scope of its own, so that a refusal gives everything back at once and not when the caller's scope closes.
-    const own = yield* Scope.fork(scope)
-    const here = yield* Effect.uninterruptible(
-      Effect.tap(env.local.takeIfAvailable(1), (taken) =>
-        taken ? Scope.addFinalizer(own, env.local.release(1)) : Effect.void
-      )
-    )
-    const taken = here ? yield* Scope.provide(acquire(env, 1, true), own) : busyHere(env)
-    if (taken._tag === "Busy") yield* Scope.close(own, Exit.void)
-    return taken
-  })
+  orNothing(Effect.flatMap(takeHere(env), (here) => (here ? acquire(env, 1, true) : Effect.succeed(busyHere(env)))))
 
 const guarded = <A, E, R>(grant: Grant, self: Effect.Effect<A, E, R>) =>
   Effect.raceFirst(self, Effect.flatMap(grant.lost, Effect.fail))

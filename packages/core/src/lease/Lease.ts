@@ -207,14 +207,14 @@ const firstToExpire = (rows: ReadonlyArray<LeaseRow>): LeaseRow | undefined =>
     undefined
   )
 
-/** The queue with the asker in it. A ticket with more than two thirds of its life left is not touched: no write per look. */
+/** The queue with the asker in it. A ticket with more than half of its life left is not touched: no write per look. */
 const queue = (table: LeaseTable, live: ReadonlyArray<Waiter>, request: TakeRequest): ReadonlyArray<Waiter> => {
   if (request.enqueueMillis === undefined) return live
   const expiresAtMillis = request.nowMillis + request.enqueueMillis
   const refreshed = { expiresAtMillis, ticketMillis: request.enqueueMillis, count: request.count, peer: request.peer }
   const own = live.find((waiter) => waiter.holder === request.holder)
   if (own !== undefined) {
-    const fresh = own.count === request.count && own.expiresAtMillis - request.nowMillis > (own.ticketMillis * 2) / 3
+    const fresh = own.count === request.count && own.expiresAtMillis - request.nowMillis > own.ticketMillis / 2
     return fresh ? live : live.map((waiter) => (waiter === own ? { ...waiter, ...refreshed } : waiter))
   }
   const ticket = table.waiters.reduce((last, waiter) => Math.max(last, waiter.ticket), 0) + 1

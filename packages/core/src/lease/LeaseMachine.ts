@@ -15,6 +15,7 @@ import type { Blocker, TakeOutcome } from "./Lease.ts"
 import type { WakeSignal } from "./Wake.ts"
 
 export interface LeaseMachineConfig {
+  readonly leaseMillis: number
   readonly renewMillis: number
   readonly waitPollMillis: number
 }
@@ -138,6 +139,10 @@ const waiting = (state: Extract<State, { _tag: "Waiting" }>, input: Input): Step
   }
 }
 
+/** Whether a lease is over by the wall clock: its end has passed, or is farther away than a lease, after a clock step. */
+const isOver = (config: LeaseMachineConfig, expiresAtMillis: number, nowMillis: number): boolean =>
+  nowMillis >= expiresAtMillis || expiresAtMillis - nowMillis > config.leaseMillis
+
 const held = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Held" }>, input: Input): Step => {
   switch (input._tag) {
     case "RenewAnswered":
@@ -145,7 +150,7 @@ const held = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Held" }
         ? [{ _tag: "Lost", generation: state.generation, reason: "takenOver" }, []]
         : [{ ...state, expiresAtMillis: input.expiresAtMillis }, [{ _tag: "RenewAfter", millis: config.renewMillis }]]
     case "RenewFailed":
-      return input.nowMillis >= state.expiresAtMillis
+      return isOver(config, state.expiresAtMillis, input.nowMillis)
         ? [{ _tag: "Lost", generation: state.generation, reason: "unreachable" }, []]
         : [state, [{ _tag: "RenewAfter", millis: Math.ceil(config.renewMillis / 10) }]]
     default:

@@ -16,7 +16,7 @@ export interface SyncConfigShape {
   readonly renewMillis: number
   /** How often a waiter looks at the lease when no signal comes: bounds the harm of a lost signal. A read, not a write. */
   readonly waitPollMillis: number
-  /** How long a place in the queue lasts without a refresh (every third of it): a dead waiter must not block others for long. */
+  /** How long a place in the queue lasts without a refresh (at half of it): a dead waiter must not block others for long. */
   readonly ticketMillis: number
   /** How long a waiter that is handed the lease has to confirm it: wide of one event-loop turn, far below a lease. */
   readonly handoverMillis: number

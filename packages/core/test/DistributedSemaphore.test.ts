@@ -1,0 +1,578 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Context, Deferred, Effect, Exit, Fiber, Latch, Layer, Option, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as DistributedSemaphore from "../src/lease/DistributedSemaphore.ts"
+import { isHeld } from "../src/lease/Lease.ts"
+import { LeaseStore } from "../src/lease/LeaseStore.ts"
+import * as LeaseStoreMemory from "../src/lease/LeaseStoreMemory.ts"
+import { Wake } from "../src/lease/Wake.ts"
+import { StoreBusy, StoreError, StoreReadOnly } from "../src/sync/StoreError.ts"
+import * as SyncConfig from "../src/sync/SyncConfig.ts"
+import * as WakeMemory from "../src/testing/WakeMemory.ts"
+
+const name = "stream"
+const { leaseMillis, renewMillis, waitPollMillis } = SyncConfig.defaults
+type Store = LeaseStore["Service"]
+
+interface Options {
+  readonly permits?: number
+  /** Its signals reach nobody. */
+  readonly mute?: boolean
+  /** How it sees the store. */
+  readonly through?: (store: Store) => Store
+}
+
+/** A host: one store, and processes that can signal each other. */
+const makeHost = Effect.gen(function* () {
+  const hub = yield* WakeMemory.makeHub
+  const store = yield* LeaseStoreMemory.make
+  const open = Effect.fnUntraced(function* (process: string, options: Options = {}) {
+    const wake = Context.get(yield* Layer.build(hub.process(process)), Wake)
+    return yield* DistributedSemaphore.make({ name, permits: options.permits ?? 1 }).pipe(
+      Effect.provideService(LeaseStore, options.through?.(store) ?? store),
+      Effect.provideService(Wake, options.mute === true ? { ...wake, notify: () => Effect.void } : wake),
+      Effect.provideService(SyncConfig.SyncConfig, { ...SyncConfig.defaults, role: process })
+    )
+  })
+  const table = store.inspect(name)
+  return {
+    hub,
+    store,
+    open,
+    owner: Effect.gen(function* () {
+      const nowMillis = yield* Clock.currentTimeMillis
+      return (yield* table).rows.find((row) => isHeld(row, nowMillis))?.holder.split("#")[0]
+    }),
+    queue: Effect.map(table, ({ waiters }) => waiters.map((waiter) => waiter.holder.split("#")[0]))
+  }
+})
+
+/** A grant, and the means to let it go. */
+const hold = Effect.fnUntraced(function* (semaphore: DistributedSemaphore.DistributedSemaphore) {
+  const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
+  const grant = yield* Scope.provide(semaphore.take, scope)
+  return { grant, release: Scope.close(scope, Exit.void) }
+})
+
+/** Lets everything happen that needs no time. */
+const settle = TestClock.adjust(0)
+
+/** Starts something that waits, and lets it come as far as it can. */
+const begin = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.tap(Effect.forkScoped(effect, { startImmediately: true }), () => settle)
+
+const isWaiting = (fiber: Fiber.Fiber<unknown, unknown>) => assert.isUndefined(fiber.pollUnsafe())
+
+/** A gate that is open, and open again when the test ends, so that what waits there can end too. */
+const makeGate = Effect.acquireRelease(Latch.make(true), (gate) => gate.open)
+
+/** A store that doesn't answer while the gate is closed, as that of a process that is frozen or cut off. */
+const behind =
+  (gate: Latch.Latch) =>
+  (store: Store): Store => ({
+    ...store,
+    take: (request) => gate.whenOpen(store.take(request)),
+    renew: (request) => gate.whenOpen(store.renew(request)),
+    release: (request) => gate.whenOpen(store.release(request))
+  })
+
+const operation = "take a lease"
+const busyError = new StoreError({ operation, reason: new StoreBusy({ message: "busy" }) })
+const brokenError = new StoreError({ operation, reason: new StoreReadOnly({ message: "read-only" }) })
+
+describe("DistributedSemaphore hands over", () => {
+  it.effect("gives a waiter the permit by signal, without any time passing", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      const b = yield* begin(hold(yield* host.open("b")))
+      assert.deepStrictEqual(yield* host.queue, ["b"])
+      isWaiting(b)
+
+      yield* a.release
+      const { grant } = yield* Fiber.join(b)
+      assert.strictEqual(grant.generation, 2)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    })
+  )
+
+  it.effect("serves processes in the order in which they came, the greedy holder last", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const served: Array<string> = []
+      const work = (process: string) =>
+        Effect.flatMap(host.open(process), (semaphore) =>
+          semaphore.withPermit(
+            Effect.andThen(
+              Effect.sync(() => void served.push(process)),
+              Effect.sleep(100)
+            )
+          )
+        )
+      const greedy = yield* host.open("a")
+      const first = yield* hold(greedy)
+      const waiting = yield* Effect.forEach(["b", "c", "d"], (process) => begin(work(process)))
+      yield* first.release
+      const again = yield* begin(greedy.withPermit(Effect.sync(() => void served.push("a"))))
+      yield* TestClock.adjust(300)
+      yield* Effect.forEach([...waiting, again], (fiber) => Fiber.join(fiber))
+      assert.deepStrictEqual(served, ["b", "c", "d", "a"])
+    })
+  )
+
+  it.effect("I10: a lost signal costs no more than one poll", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a", { mute: true }))
+      const b = yield* begin(hold(yield* host.open("b")))
+      // Right after a look, which is when the next one is farthest.
+      yield* TestClock.adjust(waitPollMillis)
+      yield* TestClock.adjust(1)
+      yield* a.release
+      yield* TestClock.adjust(waitPollMillis - 2)
+      isWaiting(b)
+      yield* TestClock.adjust(1)
+      assert.strictEqual((yield* Fiber.join(b)).grant.generation, 2)
+    })
+  )
+
+  it.effect("takes from a killed holder at once", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      const b = yield* begin(hold(yield* host.open("b")))
+      yield* host.hub.kill("a")
+      yield* Fiber.join(b)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+      assert.isFalse(yield* host.store.holds(a.grant))
+    })
+  )
+
+  it.effect("passes a waiter at once that is killed before it can confirm", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      const gate = yield* makeGate
+      yield* begin(hold(yield* host.open("b", { through: behind(gate) })))
+      const c = yield* begin(hold(yield* host.open("c")))
+      yield* gate.close
+      yield* a.release
+      yield* settle
+      assert.strictEqual(yield* host.owner, "b")
+      isWaiting(c)
+
+      yield* host.hub.kill("b")
+      assert.strictEqual((yield* Fiber.join(c)).grant.generation, 3)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    })
+  )
+
+  it.effect("takes from a frozen holder when its lease is over", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const gate = yield* makeGate
+      const a = yield* hold(yield* host.open("a", { through: behind(gate) }))
+      const b = yield* begin(hold(yield* host.open("b")))
+      yield* Effect.acquireRelease(host.hub.freeze("a"), () => host.hub.thaw("a"))
+      yield* Effect.acquireRelease(gate.close, () => gate.open)
+      yield* TestClock.adjust(leaseMillis - 1)
+      isWaiting(b)
+      yield* TestClock.adjust(2)
+      assert.strictEqual((yield* Fiber.join(b)).grant.generation, 2)
+      assert.isFalse(yield* host.store.holds(a.grant))
+    })
+  )
+
+  for (const [direction, stepMillis] of [
+    ["forward", 3_600_000],
+    ["back", -3_600_000]
+  ] as const) {
+    it.effect(`is held by one when the clock is set ${direction} by an hour, whoever looks first`, () =>
+      Effect.gen(function* () {
+        const clock = yield* Clock.Clock
+        const host = yield* makeHost
+        let offsetMillis = 36_000_000
+        const stepped: Clock.Clock = {
+          ...clock,
+          currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + offsetMillis,
+          currentTimeMillis: Effect.map(clock.currentTimeMillis, (millis) => millis + offsetMillis)
+        }
+        yield* Effect.gen(function* () {
+          const a = yield* hold(yield* host.open("a"))
+          const lost = yield* begin(a.grant.lost)
+          yield* TestClock.adjust(1_000)
+          offsetMillis += stepMillis
+
+          // The owner renews first, by its timer: it goes on.
+          yield* TestClock.adjust(renewMillis)
+          const b = yield* begin(hold(yield* host.open("b")))
+          yield* TestClock.adjust(leaseMillis)
+          isWaiting(b)
+
+          // The waiter looks first: it owns, and the old owner finds out at its next renewal.
+          offsetMillis += stepMillis
+          yield* TestClock.adjust(waitPollMillis)
+          assert.strictEqual((yield* Fiber.join(b)).grant.generation, 2)
+          assert.isFalse(yield* host.store.holds(a.grant))
+          yield* TestClock.adjust(renewMillis)
+          assert.strictEqual((yield* Fiber.join(lost)).reason, "takenOver")
+        }).pipe(Effect.provideService(Clock.Clock, stepped))
+      })
+    )
+  }
+})
+
+describe("DistributedSemaphore waits and ends", () => {
+  it.effect("leaves the queue when it is interrupted, so that the next waiter isn't delayed", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      const b = yield* begin(hold(yield* host.open("b")))
+      const c = yield* begin(hold(yield* host.open("c")))
+      assert.deepStrictEqual(yield* host.queue, ["b", "c"])
+      yield* Fiber.interrupt(b)
+      assert.deepStrictEqual(yield* host.queue, ["c"])
+      yield* a.release
+      yield* Fiber.join(c)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    })
+  )
+
+  it.effect("I4: has freed the row when the scope is closed", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      assert.strictEqual(yield* host.owner, "a")
+      yield* a.release
+      assert.isUndefined(yield* host.owner)
+    })
+  )
+
+  it.effect("writes nothing to the store after it has ended", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      yield* a.release
+      const before = yield* host.store.inspect(name)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(yield* host.store.inspect(name), before)
+    })
+  )
+
+  it.effect("holds a permit for as long as it likes", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      const b = yield* begin(hold(yield* host.open("b")))
+      yield* TestClock.adjust("1 hour")
+      isWaiting(b)
+      assert.isTrue(yield* host.store.holds(a.grant))
+    })
+  )
+
+  it.effect("I10: holder and waiter write less than once in two seconds together while nothing happens", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      let writes = 0
+      const count = <A, E>(call: Effect.Effect<A, E>) =>
+        Effect.gen(function* () {
+          const before = yield* host.store.inspect(name)
+          const result = yield* call
+          const after = yield* host.store.inspect(name)
+          if (JSON.stringify(before) !== JSON.stringify(after)) writes = writes + 1
+          return result
+        })
+      const through = (store: Store): Store => ({
+        ...store,
+        take: (request) => count(store.take(request)),
+        renew: (request) => count(store.renew(request))
+      })
+      yield* hold(yield* host.open("a", { through }))
+      yield* begin(hold(yield* host.open("b", { through })))
+      writes = 0
+      yield* TestClock.adjust("10 minutes")
+      assert.isAtMost(writes, 300)
+      // Both are alive, so both have written.
+      assert.isAbove(writes, 200)
+    })
+  )
+
+  it.effect("asks again by the poll when the store is busy", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      let busy = true
+      const failing = (store: Store): Store => ({
+        ...store,
+        take: (request) => Effect.suspend(() => (busy ? Effect.fail(busyError) : store.take(request)))
+      })
+      const a = yield* begin(hold(yield* host.open("a", { through: failing })))
+      yield* TestClock.adjust("1 minute")
+      isWaiting(a)
+      busy = false
+      yield* TestClock.adjust(waitPollMillis)
+      assert.strictEqual((yield* Fiber.join(a)).grant.generation, 1)
+    })
+  )
+
+  it.effect("fails when the store can't be used, and can be asked again in the same scope", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      let broken = true
+      const failing = (store: Store): Store => ({
+        ...store,
+        take: (request) => Effect.suspend(() => (broken ? Effect.fail(brokenError) : store.take(request)))
+      })
+      const semaphore = yield* host.open("a", { through: failing })
+      assert.strictEqual(yield* Effect.flip(semaphore.take), brokenError)
+      assert.strictEqual(yield* Effect.flip(semaphore.tryTake), brokenError)
+      broken = false
+      const fiber = yield* begin(semaphore.take)
+      assert.strictEqual((yield* Fiber.join(fiber)).generation, 1)
+    })
+  )
+})
+
+describe("DistributedSemaphore.withPermit", () => {
+  /** Work that never ends, and tells how it was ended. */
+  const endless = (semaphore: DistributedSemaphore.DistributedSemaphore) =>
+    Effect.gen(function* () {
+      const ended = yield* Deferred.make<Exit.Exit<never>>()
+      const work = Effect.onExit(Effect.never, (exit) => Deferred.succeed(ended, exit))
+      return { ended: Deferred.await(ended), result: yield* begin(Effect.flip(semaphore.withPermit(work))) }
+    })
+
+  it.effect("I1: ends the work and fails with LeaseLost when another takes over", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const { ended, result } = yield* endless(yield* host.open("a"))
+      const [row] = (yield* host.store.inspect(name)).rows
+      yield* host.store.take({
+        name,
+        permits: 1,
+        count: 1,
+        holder: "thief",
+        peer: {},
+        nowMillis: yield* Clock.currentTimeMillis,
+        leaseMillis,
+        presumedDead: { holder: row?.holder ?? "nobody" }
+      })
+      isWaiting(result)
+      yield* TestClock.adjust(renewMillis)
+      const error = yield* Fiber.join(result)
+      if (error._tag !== "LeaseLost") return assert.fail(error.message)
+      assert.deepStrictEqual([error.reason, error.generation, error.name], ["takenOver", 1, name])
+      assert.isTrue(Exit.hasInterrupts(yield* ended))
+      // The thief keeps what he has.
+      assert.strictEqual(yield* host.owner, "thief")
+    })
+  )
+
+  it.effect("ends the work when the store doesn't answer for as long as the lease lasts, and not earlier", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const gate = yield* makeGate
+      const { result } = yield* endless(yield* host.open("a", { through: behind(gate) }))
+      yield* gate.close
+      yield* TestClock.adjust(leaseMillis - 1)
+      isWaiting(result)
+      yield* gate.open
+      yield* TestClock.adjust(leaseMillis)
+      isWaiting(result)
+
+      yield* Effect.acquireRelease(gate.close, () => gate.open)
+      yield* TestClock.adjust(2 * leaseMillis)
+      yield* gate.open
+      const error = yield* Fiber.join(result)
+      assert.strictEqual(error._tag === "LeaseLost" ? error.reason : error._tag, "unreachable")
+    })
+  )
+
+  it.effect("ends the work when the store fails for as long as the lease lasts", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const through = (store: Store): Store => ({ ...store, renew: () => Effect.fail(busyError) })
+      const { result } = yield* endless(yield* host.open("a", { through }))
+      yield* TestClock.adjust(leaseMillis - 1)
+      isWaiting(result)
+      yield* TestClock.adjust(renewMillis / 10 + 1)
+      assert.strictEqual((yield* Fiber.join(result))._tag, "LeaseLost")
+    })
+  )
+
+  it.effect("gives the work's own result or failure, and the permit back", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const semaphore = yield* host.open("a")
+      assert.strictEqual(yield* semaphore.withPermit(Effect.succeed(7)), 7)
+      assert.strictEqual(yield* Effect.flip(semaphore.withPermit(Effect.fail("no"))), "no")
+      assert.isUndefined(yield* host.owner)
+    })
+  )
+
+  it.effect("lets one fiber at a time work, of all processes together", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      let [inside, most, done] = [0, 0, 0]
+      const work = Effect.gen(function* () {
+        inside = inside + 1
+        most = Math.max(most, inside)
+        yield* Effect.sleep(10)
+        inside = inside - 1
+        done = done + 1
+      })
+      const semaphores = yield* Effect.forEach(["a", "b", "c"], (process) => host.open(process))
+      const all = Effect.forEach(
+        [...semaphores, ...semaphores, ...semaphores],
+        (semaphore) => semaphore.withPermit(work),
+        { concurrency: "unbounded" }
+      )
+      const fiber = yield* begin(all)
+      // Nine times 10 ms of work and not a moment between.
+      yield* TestClock.adjust(90)
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual([most, done], [1, 9])
+    })
+  )
+
+  it.effect("lets two fibers of one process exclude each other, the second without asking the store", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const semaphore = yield* host.open("a")
+      const first = yield* hold(semaphore)
+      const second = yield* begin(hold(semaphore))
+      isWaiting(second)
+      assert.deepStrictEqual(yield* host.queue, [])
+      yield* first.release
+      assert.strictEqual((yield* Fiber.join(second)).grant.generation, first.grant.generation)
+    })
+  )
+
+  it.effect("gives out as many permits as there are, and several at once to who asks for them", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const [a, b] = [yield* host.open("a", { permits: 3 }), yield* host.open("b", { permits: 3 })]
+      const one = yield* hold(a)
+      const two = yield* begin(b.withPermits(2)(Effect.never))
+      isWaiting(two)
+      const three = yield* begin(b.withPermits(3)(Effect.succeed("all")))
+      isWaiting(three)
+      yield* Fiber.interrupt(two)
+      isWaiting(three)
+      yield* one.release
+      assert.strictEqual(yield* Fiber.join(three), "all")
+    })
+  )
+
+  it.effect("refuses to ask for more permits than there are", () =>
+    Effect.gen(function* () {
+      const semaphore = yield* (yield* makeHost).open("a", { permits: 2 })
+      for (const permits of [0, 3]) {
+        const exit = yield* Effect.exit(semaphore.withPermits(permits)(Effect.void))
+        assert.isTrue(Exit.hasDies(exit))
+      }
+    })
+  )
+
+  it.effect("runs the work without waiting, or not at all", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const [a, b] = [yield* host.open("a"), yield* host.open("b")]
+      const held = yield* hold(a)
+      assert.isTrue(Option.isNone(yield* b.withPermitIfAvailable(Effect.succeed(1))))
+      yield* held.release
+      assert.deepStrictEqual(yield* b.withPermitIfAvailable(Effect.succeed(1)), Option.some(1))
+      assert.isUndefined(yield* host.owner)
+    })
+  )
+})
+
+describe("DistributedSemaphore.tryTake", () => {
+  it.effect("says who has it, leaves no trace, and doesn't keep its own process from waiting for it", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      const semaphore = yield* host.open("b")
+      const tried = yield* semaphore.tryTake
+      assert.strictEqual(tried._tag === "Busy" ? tried.blocker.holder : "nobody", a.grant.holder)
+      assert.deepStrictEqual(yield* host.queue, [])
+
+      // The scope of the attempt is still open.
+      const b = yield* begin(semaphore.take)
+      yield* a.release
+      assert.strictEqual((yield* Fiber.join(b)).generation, 2)
+    })
+  )
+
+  it.effect("doesn't wait for another fiber of its own process", () =>
+    Effect.gen(function* () {
+      const semaphore = yield* (yield* makeHost).open("a")
+      const held = yield* hold(semaphore)
+      const tried = yield* semaphore.tryTake
+      assert.strictEqual(tried._tag === "Busy" ? tried.blocker.holder : "nobody", "a")
+      yield* held.release
+      assert.strictEqual((yield* semaphore.tryTake)._tag, "Taken")
+    })
+  )
+
+  it.effect("doesn't pass a waiter", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const gate = yield* makeGate
+      const a = yield* hold(yield* host.open("a"))
+      yield* begin(hold(yield* host.open("b", { through: behind(gate) })))
+      yield* gate.close
+      yield* a.release
+      assert.strictEqual((yield* (yield* host.open("c")).tryTake)._tag, "Busy")
+    })
+  )
+})
+
+describe("DistributedSemaphore knows whether memory is valid", () => {
+  it.effect("I5: is dirty at first, clean when nobody came between, dirty again after markDirty", () =>
+    Effect.gen(function* () {
+      const semaphore = yield* (yield* makeHost).open("a")
+      const dirty = (then: (grant: DistributedSemaphore.Grant) => Effect.Effect<void>) =>
+        Effect.scoped(Effect.flatMap(semaphore.take, (grant) => Effect.as(then(grant), grant.isDirty)))
+      assert.isTrue(yield* dirty(() => Effect.void))
+      // Nobody said that it was loaded.
+      assert.isTrue(yield* dirty((grant) => grant.markClean))
+      assert.isFalse(yield* dirty(() => Effect.void))
+      assert.isFalse(yield* dirty((grant) => grant.markDirty))
+      assert.isTrue(yield* dirty(() => Effect.void))
+    })
+  )
+
+  it.effect("I5: is dirty whenever the other process owned it in between", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const own = (semaphore: DistributedSemaphore.DistributedSemaphore) =>
+        Effect.scoped(
+          Effect.flatMap(semaphore.take, (grant) => Effect.as(grant.markClean, [grant.generation, grant.isDirty]))
+        )
+      const [a, b] = [yield* host.open("a"), yield* host.open("b")]
+      for (let turn = 0; turn < 3; turn++) {
+        assert.deepStrictEqual(yield* own(a), [2 * turn + 1, true])
+        assert.deepStrictEqual(yield* own(a), [2 * turn + 1, false])
+        assert.deepStrictEqual(yield* own(b), [2 * turn + 2, true])
+        assert.deepStrictEqual(yield* own(b), [2 * turn + 2, false])
+      }
+    })
+  )
+
+  it.effect("I1: never takes two processes of the same role for one", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("main"))
+      const tried = yield* (yield* host.open("main")).tryTake
+      assert.strictEqual(tried._tag, "Busy")
+      assert.match(a.grant.holder, /^main#[0-9a-f]{16}$/)
+    })
+  )
+
+  it.effect("needs nothing but its layer in a single process", () =>
+    Effect.gen(function* () {
+      const semaphore = yield* DistributedSemaphore.make({ name, permits: 1 })
+      assert.strictEqual(yield* semaphore.withPermit(Effect.succeed(7)), 7)
+    }).pipe(Effect.provide(DistributedSemaphore.layerSingleProcess))
+  )
+})
