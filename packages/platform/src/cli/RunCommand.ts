@@ -75,7 +75,9 @@ const obeyParent = Effect.gen(function* () {
       return match === null ? Effect.void : service.setWindow([Number(match[1]), Number(match[2])])
     }),
     // A parent that is gone may leave a broken pipe: that is its end too.
-    Effect.ignore
+    Effect.ignore,
+    // An open standard input would keep the process alive after everything else has ended.
+    Effect.ensuring(Effect.sync(() => process.stdin.destroy()))
   )
 })
 
