@@ -160,6 +160,18 @@ const rooms = (test: Test): void => {
       assert.strictEqual(yield* store.accountData({ connId, type: "m.direct", roomId }), undefined)
     })
   )
+
+  test(
+    "keeps account data of a room that it doesn't know, and still has it when the room comes",
+    Effect.gen(function* () {
+      const store = yield* SyncStore
+      const tag = { type: "m.tag", content: { tags: { "m.favourite": {} } } }
+      yield* store.commitMain(page("p1", { roomAccountData: { [roomId]: [tag] } }))
+      assert.deepStrictEqual(yield* store.accountData({ connId, type: "m.tag", roomId }), tag)
+      yield* store.commitMain({ ...page("p2", { rooms: [roomCommit({ replace: true })] }), sentPos: "p1" })
+      assert.deepStrictEqual(yield* store.accountData({ connId, type: "m.tag", roomId }), tag)
+    })
+  )
 }
 
 const timelines = (test: Test): void => {

@@ -209,6 +209,9 @@ const withPage = (connection: ConnectionRecord, commit: MainCommit): ConnectionR
     rooms.set(roomId, withRoom(rooms.get(roomId), change))
     for (const event of stored(change.accountData)) accountData.set(accountDataKeyOf(event.type, roomId), event)
   }
+  for (const [roomId, events] of Object.entries(commit.roomAccountData ?? {})) {
+    for (const event of stored(events)) accountData.set(accountDataKeyOf(event.type, roomId), event)
+  }
   return { pos: commit.pos, lists: stored(commit.lists), rooms, accountData }
 }
 

@@ -14,15 +14,15 @@ const Failure = Schema.Struct({
 
 /** A loop's state; see `SyncServiceMachine.LoopStatus`. */
 export const LoopStatus = Schema.Union([
-  Schema.Struct({ _tag: Schema.Literals(["Stopped", "WaitingForLock"]) }),
-  Schema.Struct({
-    _tag: Schema.Literal("Loading"),
+  Schema.TaggedStruct("Stopped", {}),
+  Schema.TaggedStruct("WaitingForLock", {}),
+  Schema.TaggedStruct("Loading", {
     loaded: Schema.optionalKey(Schema.Finite),
     total: Schema.optionalKey(Schema.Finite)
   }),
-  Schema.Struct({ _tag: Schema.Literal("Syncing"), generation: Schema.optionalKey(Schema.Finite) }),
-  Schema.Struct({ _tag: Schema.Literal("BackingOff"), failure: Failure, untilMillis: Schema.Finite }),
-  Schema.Struct({ _tag: Schema.Literal("Failed"), failure: Failure })
+  Schema.TaggedStruct("Syncing", { generation: Schema.optionalKey(Schema.Finite) }),
+  Schema.TaggedStruct("BackingOff", { failure: Failure, untilMillis: Schema.Finite }),
+  Schema.TaggedStruct("Failed", { failure: Failure })
 ])
 
 /** The service's state changed. */

@@ -149,6 +149,9 @@ export const commit = (
   }
   for (const room of commit.rooms) writeRoom(transaction, connId, room)
   writeAccountData(transaction, connId, globalData, commit.accountData)
+  for (const [roomId, events] of Object.entries(commit.roomAccountData ?? {})) {
+    writeAccountData(transaction, connId, roomId, events)
+  }
   QuarantineTable.insert(transaction, commit.quarantined, quarantine)
   transaction.run(replaceConnection, connId, pos, JSON.stringify(commit.lists))
   return Result.succeed(undefined)

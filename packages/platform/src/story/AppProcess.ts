@@ -53,6 +53,9 @@ const collect = (stream: Stream.Stream<Uint8Array, unknown>, use: (line: string)
 /** Lines of standard error that are kept for the message when a process fails. */
 const KEPT_LINES = 20
 
+/** What shells say of a process that was killed: 128 + SIGKILL. */
+const KILLED = 137
+
 /** Arguments of `node` that run this project's command line. */
 export const commandLine = (args: ReadonlyArray<string>): ReadonlyArray<string> => [main, ...args]
 
@@ -118,7 +121,7 @@ export const start = Effect.fn("AppProcess.start")(function* (role: string, data
     }),
     exitCode: handle.exitCode.pipe(
       Effect.map(Number),
-      Effect.catch(() => Effect.succeed(137))
+      Effect.orElseSucceed(() => KILLED)
     )
   }
   return app

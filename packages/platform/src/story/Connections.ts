@@ -3,7 +3,8 @@
  *
  * Linux only, by `/proc`; elsewhere nothing can be said.
  */
-import { Effect, Option } from "effect"
+import { Effect } from "effect"
+import type { Option } from "effect"
 import { readdirSync, readFileSync, readlinkSync } from "node:fs"
 
 /** States of `/proc/net/tcp` in which nothing is said any more: the kernel keeps the entry, no process does. */

@@ -382,7 +382,7 @@ const perform = Effect.fnUntraced(function* (options: Options) {
     tookMillis: (yield* MonotonicClock.nowMillis) - startedAtMillis
   }
   yield* options.report(story)
-  if (options.keep) yield* keepUp(world)
+  if (options.keep) return yield* keepUp(world)
   return story
 })
 

@@ -15,18 +15,20 @@ const call = <S extends Schema.Top & { readonly DecodingServices: never }>(
   baseUrl: string,
   asked: ApiRequest,
   answer: S
-): Effect.Effect<S["Type"], StoryError> =>
-  request(baseUrl, asked).pipe(
+): Effect.Effect<S["Type"], StoryError> => {
+  const decode = Schema.decodeUnknownEffect(answer)
+  return request(baseUrl, asked).pipe(
     Effect.mapError((error) => new StoryError({ message: error.message })),
     Effect.flatMap(({ json, status }) =>
       status === 200
         ? Effect.mapError(
-            Schema.decodeUnknownEffect(answer)(json),
+            decode(json),
             () => new StoryError({ message: `${asked.method} ${asked.path}: ${JSON.stringify(json)}` })
           )
         : new StoryError({ message: `${asked.method} ${asked.path}: ${status} ${JSON.stringify(json)}` })
     )
   )
+}
 
 const Registered = Schema.Struct({ user_id: Schema.String, access_token: Schema.String, device_id: Schema.String })
 const Created = Schema.Struct({ room_id: Schema.String })

@@ -1,0 +1,119 @@
+/**
+ * The dev homeserver: core's homeserver model behind real HTTP on the loopback interface, for development, tests and stories.
+ *
+ * Good enough that other clients (matrix-js-sdk, say) log in, sync, send and receive through it. It keeps everything in
+ * memory, checks no signatures, has no federation and no classic `/sync`. Its own endpoints are in `AdminRoutes.ts`.
+ *
+ * Gotchas: anybody on this machine can use it. Don't put anything real into it.
+ *
+ * @example
+ * ```ts
+ * const program = Effect.gen(function* () {
+ *   const { baseUrl } = yield* DevHomeserver
+ *   yield* Effect.log(`listening on ${baseUrl}`)
+ * }).pipe(Effect.provide(layer({ port: 0 })))
+ * ```
+ */
+import { NodeHttpServer } from "@effect/platform-node"
+import { Context, Effect, Layer, Schema } from "effect"
+import { HttpRouter, HttpServer } from "effect/http"
+import type { HttpServerError } from "effect/http"
+import { createServer, type Server } from "node:http"
+import type { Homeserver } from "@twinloop/core"
+import { HomeserverHost } from "@twinloop/core/testing"
+import type { HomeserverModel } from "@twinloop/core/testing"
+import * as AccountRoutes from "./AccountRoutes.ts"
+import * as AdminRoutes from "./AdminRoutes.ts"
+import * as DevGate from "./DevGate.ts"
+import * as DevRoute from "./DevRoute.ts"
+import * as RoomRoutes from "./RoomRoutes.ts"
+import * as SyncRoutes from "./SyncRoutes.ts"
+
+/** The port can't be listened on. `message` says why, and what to do. */
+export class CannotListen extends Schema.TaggedError<CannotListen>("@twinloop/platform/CannotListen")("CannotListen", {
+  message: Schema.String,
+  port: Schema.Finite,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {}
+
+export interface Options extends Partial<HomeserverModel.ModelOptions> {
+  /** Port on 127.0.0.1; 0 takes a free one. */
+  readonly port: number
+  /** The spellings of sliding sync to serve; both when absent. */
+  readonly spellings?: ReadonlyArray<Homeserver.Spelling>
+}
+
+export class DevHomeserver extends Context.Service<
+  DevHomeserver,
+  {
+    /** `http://127.0.0.1:<port>` */
+    readonly baseUrl: string
+    readonly port: number
+    /** The model that it serves, for whoever runs in the same process. */
+    readonly host: HomeserverHost.HomeserverHost
+    /** Destroys every connection for so long. */
+    unreachableFor(millis: number): Effect.Effect<void>
+  }
+>()("@twinloop/platform/DevHomeserver") {}
+
+const address = "127.0.0.1"
+
+const cannotListen =
+  (port: number) =>
+  ({ cause }: HttpServerError.ServeError): CannotListen => {
+    const code = typeof cause === "object" && cause !== null && "code" in cause ? String(cause.code) : ""
+    const why =
+      code === "EADDRINUSE"
+        ? `another program listens on port ${port} of ${address} already; stop it, or choose another port (0 takes a free one)`
+        : code === "EACCES"
+          ? `this user may not listen on port ${port}; choose one above 1023 (0 takes a free one)`
+          : `listening on port ${port} of ${address} failed: ${String(cause)}`
+    return new CannotListen({ message: why, port, cause })
+  }
+
+const serve = (server: Server, host: HomeserverHost.HomeserverHost, options: Options) =>
+  Effect.gen(function* () {
+    const { spellings = ["unstable", "v4"] } = options
+    const gate = yield* DevGate.make(server)
+    const routes = Layer.mergeAll(
+      DevRoute.routes(host, AccountRoutes.openEndpoints(spellings)),
+      DevRoute.routes(host, AccountRoutes.endpoints),
+      DevRoute.routes(host, RoomRoutes.endpoints),
+      DevRoute.routes(host, SyncRoutes.endpoints),
+      DevRoute.routes(host, spellings.map(SyncRoutes.sync)),
+      DevRoute.routes(host, AdminRoutes.endpoints(gate)),
+      DevRoute.fallback
+    )
+    const serving = HttpRouter.serve(routes, {
+      disableLogger: true,
+      disableListenLog: true,
+      routerConfig: { ignoreTrailingSlash: true, maxParamLength: 1_000 }
+    })
+    const service = Effect.gen(function* () {
+      const bound = (yield* HttpServer.HttpServer).address
+      // Built last, so closed first: nothing that comes after has to wait for a poll.
+      yield* Effect.addFinalizer(() => gate.shut)
+      const port = "port" in bound ? bound.port : options.port
+      return {
+        baseUrl: `http://${address}:${port}`,
+        port,
+        host,
+        unreachableFor: (millis: number) => gate.shutFor(millis)
+      }
+    })
+    return Layer.effect(DevHomeserver, service).pipe(Layer.provide(serving))
+  })
+
+/** Serves a homeserver of its own until the layer's scope closes. Fails with `CannotListen` when the port is taken. */
+export const layer = (options: Options): Layer.Layer<DevHomeserver, CannotListen> =>
+  Layer.unwrap(
+    Effect.sync(() => {
+      const server = createServer()
+      return Layer.unwrap(serve(server, HomeserverHost.make(options), options)).pipe(
+        Layer.provide(NodeHttpServer.layer(() => server, { host: address, port: options.port })),
+        Layer.catchTag("ServeError", (error) =>
+          Layer.effect(DevHomeserver, Effect.fail(cannotListen(options.port)(error)))
+        )
+      )
+    })
+  )

@@ -1,0 +1,140 @@
+/**
+ * One endpoint of the dev homeserver: what a handler is given, what it answers, and how both get over HTTP.
+ *
+ * A handler gives JSON or a `Refusal` of the model, which becomes a status with a Matrix error (spec: "Standard error
+ * response"). It is interrupted when its client disconnects, so a poll that nobody waits for ends.
+ *
+ * Not here: the endpoints themselves (`AccountRoutes.ts`, `RoomRoutes.ts`, `SyncRoutes.ts`, `AdminRoutes.ts`).
+ */
+import { Effect, Option, Result, Schema } from "effect"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import type { HttpMethod } from "effect/http"
+import type { HomeserverHost, HomeserverModel } from "@twinloop/core/testing"
+
+export type Host = HomeserverHost.HomeserverHost
+export type Refusal = HomeserverModel.Refusal
+export type Outcome<A> = HomeserverModel.Outcome<A>
+
+/** A request, read. */
+export interface Call {
+  readonly params: { readonly [name: string]: string | undefined }
+  readonly query: { readonly [name: string]: string }
+  /** The body's JSON; `{}` when there is none. */
+  readonly body: unknown
+  readonly token: string | undefined
+  readonly source: HttpServerRequest.HttpServerRequest
+}
+
+/** An endpoint. */
+export interface Endpoint {
+  readonly method: HttpMethod.HttpMethod
+  readonly path: `/${string}`
+  readonly handle: (host: Host, call: Call) => Effect.Effect<unknown, Refusal>
+}
+
+/** Refuses a call. */
+export const refuse = (status: number, errcode: string, message: string): Result.Result<never, Refusal> =>
+  Result.fail({ status, errcode, message })
+
+/** An endpoint that needs no token. */
+export const open = (
+  method: Endpoint["method"],
+  path: Endpoint["path"],
+  f: (state: HomeserverModel.ModelState, call: Call, nowMillis: number) => Outcome<unknown>
+): Endpoint => ({
+  method,
+  path,
+  handle: (host, call) => host.attempt((state, nowMillis) => f(state, call, nowMillis))
+})
+
+/** What an endpoint for users is given. */
+export interface UserCall extends Call {
+  readonly state: HomeserverModel.ModelState
+  readonly requester: HomeserverModel.Requester
+  readonly nowMillis: number
+}
+
+/** An endpoint that needs a user's token. */
+export const user = (
+  method: Endpoint["method"],
+  path: Endpoint["path"],
+  f: (call: UserCall) => Outcome<unknown>
+): Endpoint => ({
+  method,
+  path,
+  handle: (host, call) =>
+    host.request(call.token, (state, requester, nowMillis) => f({ ...call, state, requester, nowMillis }))
+})
+
+/** The body, if it has the shape; else `M_BAD_JSON` with the reason. */
+export const bodyOf = <A>(call: Call, schema: Schema.Decoder<A>): Outcome<A> =>
+  Result.mapError(Schema.decodeUnknownResult(schema)(call.body), ({ message }) => ({
+    status: 400,
+    errcode: "M_BAD_JSON",
+    message
+  }))
+
+/** Any JSON object. */
+export const AnyObject = Schema.Record(Schema.String, Schema.Unknown)
+
+/** A parameter of the path; the router only calls a handler when it is there. */
+export const param = (call: Call, name: string): string => call.params[name] ?? ""
+
+const notJson: Refusal = { status: 400, errcode: "M_NOT_JSON", message: "the body is not JSON" }
+
+const decodeJson = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Unknown))
+
+const readBody = (source: HttpServerRequest.HttpServerRequest): Effect.Effect<unknown, Refusal> =>
+  source.text.pipe(
+    Effect.mapError(() => notJson),
+    Effect.flatMap((text) =>
+      text === "" ? Effect.succeed({}) : Effect.fromResult(Result.mapError(decodeJson(text), () => notJson))
+    )
+  )
+
+const tokenOf = ({ headers }: HttpServerRequest.HttpServerRequest): string | undefined =>
+  /^Bearer (.+)$/i.exec(headers.authorization ?? "")?.[1]
+
+const queryOf = (source: HttpServerRequest.HttpServerRequest): Call["query"] =>
+  Option.match(HttpServerRequest.toURL(source), {
+    onNone: () => ({}),
+    onSome: ({ searchParams }) => Object.fromEntries(searchParams)
+  })
+
+const readCall = Effect.gen(function* () {
+  const source = yield* HttpServerRequest.HttpServerRequest
+  const params = yield* HttpRouter.params
+  const body = source.method === "GET" ? {} : yield* readBody(source)
+  return { params, query: queryOf(source), body, token: tokenOf(source), source }
+})
+
+const matrixError = ({ status, errcode, message, softLogout }: Refusal): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.jsonUnsafe(
+    { errcode, error: message, ...(softLogout === undefined ? {} : { soft_logout: softLogout }) },
+    { status }
+  )
+
+/** The routes of some endpoints. */
+export const routes = (host: Host, endpoints: ReadonlyArray<Endpoint>) =>
+  HttpRouter.addAll(
+    endpoints.map(({ method, path, handle }) =>
+      HttpRouter.route(
+        method,
+        path,
+        readCall.pipe(
+          Effect.flatMap((call) => handle(host, call)),
+          Effect.match({
+            onFailure: matrixError,
+            onSuccess: (json) => HttpServerResponse.jsonUnsafe(json ?? {})
+          })
+        )
+      )
+    )
+  )
+
+/** What every other path is answered with: 404 `M_UNRECOGNIZED`, as the specification wants it. */
+export const fallback = HttpRouter.add(
+  "*",
+  "/*",
+  Effect.succeed(matrixError({ status: 404, errcode: "M_UNRECOGNIZED", message: "Unrecognized request" }))
+)
