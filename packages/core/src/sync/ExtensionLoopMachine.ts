@@ -31,9 +31,9 @@ export type Resume = "lock" | "reload" | "read"
 
 export type State =
   | { readonly _tag: "Idle" }
-  | { readonly _tag: "WaitingForLock"; readonly attempt: number }
-  | { readonly _tag: "Reloading"; readonly fence: Fence; readonly attempt: number }
-  /** The stored position is being read. */
+  | { readonly _tag: "WaitingForLock"; readonly attempt: number; readonly epoch: number }
+  | { readonly _tag: "Reloading"; readonly fence: Fence; readonly attempt: number; readonly epoch: number }
+  /** The stored position is being read. `epoch` numbers the requests, so that a late answer is told from the awaited one. */
   | { readonly _tag: "Reading"; readonly fence: Fence; readonly attempt: number; readonly epoch: number }
   | {
       readonly _tag: "Polling"
@@ -141,15 +141,18 @@ const requestOf = (config: Config, position: ExtensionPosition): SyncRequest => 
   }
 })
 
-const takeLock = (attempt: number): Step => [{ _tag: "WaitingForLock", attempt }, [{ _tag: "TakeLock" }]]
+const takeLock = (attempt: number, epoch: number): Step => [
+  { _tag: "WaitingForLock", attempt, epoch },
+  [{ _tag: "TakeLock" }]
+]
 
 const read = (fence: Fence, attempt: number, epoch: number): Step => [
   { _tag: "Reading", fence, attempt, epoch },
   [{ _tag: "ReadPosition" }]
 ]
 
-const reload = (fence: Fence, attempt: number): Step => [
-  { _tag: "Reloading", fence, attempt },
+const reload = (fence: Fence, attempt: number, epoch: number): Step => [
+  { _tag: "Reloading", fence, attempt, epoch },
   [{ _tag: "Reload", fence }]
 ]
 
@@ -167,66 +170,70 @@ interface At {
   readonly resume: Resume
 }
 
+const at = ({ fence, attempt, epoch }: Omit<At, "resume">, resume: Resume): At => ({ fence, attempt, epoch, resume })
+
 const giveUp = (at: At, failure: Failure): Step => [
   { _tag: "Failed", failure },
   at.fence === undefined ? [] : [{ _tag: "DiscardMemory" }, { _tag: "ReleaseLock" }]
 ]
+
+const backOff = (at: At, failure: Failure, nowMillis: number, delayMillis: number): Step => [
+  { _tag: "BackingOff", ...at, failure, untilMillis: nowMillis + delayMillis },
+  [{ _tag: "Wait", millis: delayMillis }]
+]
+
+/** The stream is somebody else's: lets go and waits for it, at once the first time, with backoff when it goes on like that. */
+const stale = (at: At, input: Failed, delayMillis: number): Step => {
+  const attempt = at.attempt + 1
+  const [next, commands] =
+    at.attempt === 0
+      ? takeLock(attempt, at.epoch)
+      : backOff({ ...at, fence: undefined, attempt, resume: "lock" }, input.failure, input.nowMillis, delayMillis)
+  return [next, [{ _tag: "DiscardMemory" }, { _tag: "ReleaseLock" }, ...commands]]
+}
 
 const failed = (config: Config, at: At, input: Failed): Step => {
   const { failure } = input
   const decision = SupervisionPolicy.decide(config.sync, failure, at.attempt, input.random)
   const attempt = at.attempt + 1
   if (decision._tag === "GiveUp") return giveUp(at, failure)
-  if (decision._tag === "Restart" && failure.class === "expired" && at.fence !== undefined) {
-    const { fence, epoch } = at
+  const { fence, epoch } = at
+  if (failure.class === "stale" && fence !== undefined) return stale(at, input, decision.delayMillis)
+  if (failure.class === "expired" && fence !== undefined) {
     return [
       { _tag: "Expiring", fence, attempt, epoch, delayMillis: decision.delayMillis, failure },
       [{ _tag: "ExpirePosition", fence }]
     ]
   }
-  return [
-    {
-      _tag: "BackingOff",
-      fence: at.fence,
-      attempt,
-      epoch: at.epoch,
-      resume: at.resume,
-      failure,
-      untilMillis: input.nowMillis + decision.delayMillis
-    },
-    [{ _tag: "Wait", millis: decision.delayMillis }]
-  ]
+  return backOff({ ...at, attempt }, failure, input.nowMillis, decision.delayMillis)
 }
 
 /** A commit that failed leaves memory void: nothing half-applied survives (invariants I2, I5). */
 const applyFailed = (config: Config, state: Extract<State, { _tag: "Applying" | "Sending" }>, input: Failed): Step => {
-  const { fence, attempt, epoch } = state
-  if (input.failure.class === "stale") {
-    const [next, commands] = takeLock(attempt + 1)
-    return [next, [{ _tag: "DiscardMemory" }, { _tag: "ReleaseLock" }, ...commands]]
-  }
-  const [next, commands] = failed(config, { fence, attempt, epoch, resume: "reload" }, input)
-  return next._tag === "Failed" ? [next, commands] : [next, [{ _tag: "DiscardMemory" }, ...commands]]
+  const [next, commands] = failed(config, at(state, "reload"), input)
+  const discards = commands.some((command) => command._tag === "DiscardMemory")
+  return discards ? [next, commands] : [next, [{ _tag: "DiscardMemory" }, ...commands]]
 }
 
 const lockLost = (state: Extract<State, { fence: unknown }>, input: Extract<Input, { _tag: "LockLost" }>): Step => {
   if (state.fence?.generation !== input.generation) return [state, []]
-  const [next, commands] = takeLock(0)
+  const [next, commands] = takeLock(0, state.epoch)
   return [next, [{ _tag: "AbortWork" }, { _tag: "DiscardMemory" }, { _tag: "ReleaseLock" }, ...commands]]
 }
 
 const resumed = (state: Extract<State, { _tag: "BackingOff" }>): Step => {
   const { fence, attempt, epoch } = state
-  if (fence === undefined || state.resume === "lock") return takeLock(attempt)
-  return state.resume === "reload" ? reload(fence, attempt) : read(fence, attempt, epoch)
+  if (fence === undefined || state.resume === "lock") return takeLock(attempt, epoch)
+  return state.resume === "reload" ? reload(fence, attempt, epoch) : read(fence, attempt, epoch)
 }
 
 const waitingForLock = (config: Config, state: Extract<State, { _tag: "WaitingForLock" }>, input: Input): Step => {
+  const { attempt, epoch } = state
   switch (input._tag) {
     case "LockGranted":
-      return input.isDirty ? reload(input.fence, state.attempt) : read(input.fence, state.attempt, 0)
+      return input.isDirty ? reload(input.fence, attempt, epoch) : read(input.fence, attempt, epoch)
     case "LockFailed":
-      return failed(config, { fence: undefined, attempt: state.attempt, epoch: 0, resume: "lock" }, input)
+      return failed(config, { fence: undefined, attempt, epoch, resume: "lock" }, input)
     default:
       return [state, []]
   }
@@ -236,9 +243,9 @@ const reloading = (config: Config, state: Extract<State, { _tag: "Reloading" }>,
   switch (input._tag) {
     case "Reloaded":
       // What an owner before us left unsent goes out first.
-      return send(state.fence, state.attempt, 0)
+      return send(state.fence, state.attempt, state.epoch)
     case "ReloadFailed":
-      return failed(config, { ...state, epoch: 0, resume: "reload" }, input)
+      return failed(config, at(state, "reload"), input)
     default:
       return [state, []]
   }
@@ -255,7 +262,7 @@ const reading = (config: Config, state: Extract<State, { _tag: "Reading" }>, inp
       ]
     }
     case "ReadFailed":
-      return failed(config, { ...state, resume: "read" }, input)
+      return failed(config, at(state, "read"), input)
     default:
       return [state, []]
   }
@@ -272,7 +279,7 @@ const polling = (config: Config, state: Extract<State, { _tag: "Polling" }>, inp
           ]
         : [state, []]
     case "PollFailed":
-      return input.epoch === epoch ? failed(config, { ...state, resume: "read" }, input) : [state, []]
+      return input.epoch === epoch ? failed(config, at(state, "read"), input) : [state, []]
     default:
       return [state, []]
   }
@@ -282,21 +289,11 @@ const expiring = (config: Config, state: Extract<State, { _tag: "Expiring" }>, i
   const { fence, attempt, epoch, failure } = state
   switch (input._tag) {
     case "Expired":
-      if (state.delayMillis === 0) return read(fence, attempt, epoch)
-      return [
-        {
-          _tag: "BackingOff",
-          fence,
-          attempt,
-          epoch,
-          resume: "read",
-          failure,
-          untilMillis: input.nowMillis + state.delayMillis
-        },
-        [{ _tag: "Wait", millis: state.delayMillis }]
-      ]
+      return state.delayMillis === 0
+        ? read(fence, attempt, epoch)
+        : backOff(at(state, "read"), failure, input.nowMillis, state.delayMillis)
     case "ExpireFailed":
-      return failed(config, { ...state, resume: "read" }, input)
+      return failed(config, at(state, "read"), input)
     default:
       return [state, []]
   }
@@ -308,7 +305,7 @@ export const step = (config: Config, state: State, input: Input): Step => {
   switch (state._tag) {
     case "Idle":
     case "Failed":
-      return input._tag === "Start" ? takeLock(0) : [state, []]
+      return input._tag === "Start" ? takeLock(0, 0) : [state, []]
     case "WaitingForLock":
       return waitingForLock(config, state, input)
     case "Reloading":

@@ -249,9 +249,17 @@ const smallerBatch = (config: Config, loop: Loop): number =>
 
 /** Where the loop stands after a committed response: the window grows until it holds every room. */
 const grown = (config: Config, loop: Loop): Loop => {
+  const { initialWindow, windowBatch } = config.sync
   const count = loop.count ?? 0
-  if (isLoaded(loop)) return { ...loop, phase: "running", window: Math.max(count, config.sync.initialWindow) }
-  const isFirst = loop.window <= config.sync.initialWindow && loop.window < loop.batch
+  if (isLoaded(loop)) {
+    return {
+      ...loop,
+      phase: "running",
+      window: Math.max(count, initialWindow),
+      batch: Math.min(loop.batch, windowBatch)
+    }
+  }
+  const isFirst = loop.window <= initialWindow && loop.window < loop.batch
   const wider = isFirst ? loop.batch : loop.window + loop.batch
   return { ...loop, phase: "settingUp", window: Math.min(wider, count) }
 }
@@ -265,15 +273,16 @@ const polled = (
   const { response } = input
   const received = new Set(response.rooms.map((room) => room.roomId))
   const unseen = loop.unseen === undefined ? undefined : new Set([...loop.unseen].filter((id) => !received.has(id)))
-  const count = response.lists[ROOMS_LIST]?.count ?? loop.count
-  const answered = { ...loop, pos: response.pos, count, attempt: 0, respondedAtMillis: input.nowMillis }
+  const counted = response.lists[ROOMS_LIST]?.count ?? loop.count
+  // A homeserver that never counts gives no end to grow to: the first window is all there is then.
+  const answered = { ...loop, pos: response.pos, count: counted ?? 0, attempt: 0, respondedAtMillis: input.nowMillis }
   const settled = isLoaded(answered)
   const next: Loop = {
     ...answered,
     batch: nextBatch(config, loop, response),
     unseen: settled ? undefined : unseen
   }
-  const gone = settled && unseen !== undefined ? [...unseen] : []
+  const gone = settled && unseen !== undefined && counted !== undefined ? [...unseen] : []
   return [
     { _tag: "Committing", loop: next, before: loop, asked: state.asked },
     [{ _tag: "Commit", request, response, gone }]
