@@ -282,7 +282,7 @@ export const syncConformance = <E>(
       Effect.fnUntraced(function* ({ alice, createRoom }) {
         const roomId = yield* createRoom(alice, { name: "Kitchen" })
         const first = yield* ask(alice, lists(9))
-        yield* message(alice, roomId, "on we go")
+        yield* createRoom(alice, { name: "Hall" })
         const second = yield* ask(alice, { ...lists(9), pos: first.pos })
         yield* ask(alice, { ...lists(9), pos: second.pos })
         yield* message(alice, roomId, "further")
