@@ -28,6 +28,8 @@ export interface HomeserverHost {
   ): Effect.Effect<A, Refusal>
   /** One sliding-sync request; waits as long as `timeoutMillis` when there is nothing to say. */
   sync(accessToken: string | undefined, request: SyncRequest): Effect.Effect<SyncResponse, Refusal>
+  /** How many polls wait for something to say. */
+  readonly waitingPolls: Effect.Effect<number>
 }
 
 /** A host with a homeserver of its own. */
@@ -87,5 +89,7 @@ export const make = (options?: Partial<ModelOptions>): HomeserverHost => {
     }
   })
 
-  return { step, attempt, request, sync }
+  const waitingPolls = Effect.sync(() => [...waiting.values()].reduce((sum, wakers) => sum + wakers.size, 0))
+
+  return { step, attempt, request, sync, waitingPolls }
 }
