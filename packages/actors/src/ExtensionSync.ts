@@ -13,12 +13,13 @@ import {
   Homeserver,
   type HomeserverError,
   type Lease,
+  type MatrixEvent,
   type SlidingSync,
   SupervisionPolicy,
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Clock, Effect, Option, Random } from "effect"
+import { Clock, Effect, Exit, Option, Random, Result } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
 import * as Inbox from "./Inbox.ts"
@@ -70,7 +71,10 @@ const touching = <A, E, R>(env: Env, effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const grant = yield* env.keeper.current
     if (Option.isSome(grant)) yield* grant.value.markDirty
-    const result = yield* effect
+    // Cut short or broken, nobody comes back to it: what the engine was at is void. A failure is the machine's to answer.
+    const result = yield* Effect.onExit(effect, (exit) =>
+      Exit.hasInterrupts(exit) || Exit.hasDies(exit) ? env.crypto.discard : Effect.void
+    )
     if (Option.isSome(grant)) yield* grant.value.markClean
     return result
   })
@@ -107,29 +111,44 @@ const sendOne = (env: Env, outgoing: CryptoEngine.OutgoingRequest) =>
     ? env.homeserver.keys(outgoing.request.keys)
     : Effect.as(env.homeserver.sendToDevice(outgoing.request.toDevice), {})
 
-/** Sends what the engine has queued. What the homeserver can't take now stays queued, and the loop goes on without it. */
+/** Whether the homeserver has refused this one request, and may well take others. */
+const isRefusal = ({ reason }: HomeserverError.HomeserverError): boolean =>
+  reason._tag === "BadRequest" || reason._tag === "Forbidden" || reason._tag === "NotFound"
+
+/** Takes the answer to a request into memory, and commits what comes of it under the fence. */
+const commitSent = Effect.fnUntraced(function* (
+  env: Env,
+  fence: Lease.Fence,
+  outgoing: CryptoEngine.OutgoingRequest,
+  response: MatrixEvent.JsonObject
+) {
+  const writes = yield* env.crypto.markSent(fence, outgoing, response)
+  const position = yield* env.store.extensionPosition
+  yield* env.store.commitExtension(fence, {
+    ...(position.since === undefined ? {} : { sentSince: position.since }),
+    position,
+    inbox: [],
+    crypto: writes,
+    quarantined: []
+  })
+  yield* env.crypto.committed
+})
+
+/**
+ * Sends what the engine has queued. What the homeserver refuses stays queued without holding up what is behind it; when it
+ * takes nothing just then, everything waits for the next iteration. Either way the loop goes on.
+ */
 const sendOutgoing = Effect.fnUntraced(function* (env: Env, fence: Lease.Fence) {
   for (const outgoing of yield* env.crypto.outgoing(fence)) {
-    const response = yield* sendOne(env, outgoing).pipe(
-      Effect.asSome,
-      Effect.catchTag("HomeserverError", (error: HomeserverError.HomeserverError) =>
-        Effect.as(
-          Effect.logWarning(`A request of the end-to-end machine stays queued and is tried again. ${error.message}`),
-          Option.none()
-        )
-      )
+    const answer = yield* Effect.result(sendOne(env, outgoing))
+    if (Result.isSuccess(answer)) {
+      yield* commitSent(env, fence, outgoing, answer.success)
+      continue
+    }
+    yield* Effect.logWarning(
+      `A request of the end-to-end machine stays queued and is tried again. ${answer.failure.message}`
     )
-    if (Option.isNone(response)) return
-    const writes = yield* env.crypto.markSent(fence, outgoing, response.value)
-    const position = yield* env.store.extensionPosition
-    yield* env.store.commitExtension(fence, {
-      ...(position.since === undefined ? {} : { sentSince: position.since }),
-      position,
-      inbox: [],
-      crypto: writes,
-      quarantined: []
-    })
-    yield* env.crypto.committed
+    if (!isRefusal(answer.failure)) return
   }
 })
 

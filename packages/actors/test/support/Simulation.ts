@@ -24,7 +24,7 @@ import {
   type Wake
 } from "@twinloop/core"
 import { HomeserverSim, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
-import { Context, Effect, Exit, Layer, Metric, Scope } from "effect"
+import { Context, Effect, Exit, Layer, Metric, Scope, Struct } from "effect"
 import * as Inbox from "../../src/Inbox.ts"
 import type { Suspendable } from "../../src/Suspendables.ts"
 import { Suspendables } from "../../src/Suspendables.ts"
@@ -75,6 +75,8 @@ export interface Process {
   readonly context: Context.Context<Services>
   /** Fibers of the process that have started and not ended. */
   readonly fibers: Effect.Effect<number>
+  /** Whether it has not been killed. */
+  readonly isAlive: Effect.Effect<boolean>
   /** Ends the process in an orderly way. */
   readonly end: Effect.Effect<void>
   /** SIGKILL: nothing of it reaches the outside any more, not even a finalizer. */
@@ -133,6 +135,7 @@ export const startProcess = Effect.fnUntraced(function* (world: World, name: str
     inbox: Context.get(context, Inbox.Inbox),
     context,
     fibers: fibers.running,
+    isAlive: gate.isOpen,
     end: Effect.asVoid(end),
     kill: Effect.andThen(gate.kill, world.hub.kill(name)),
     freeze: Effect.andThen(gate.freeze, world.hub.freeze(name)),
@@ -140,3 +143,14 @@ export const startProcess = Effect.fnUntraced(function* (world: World, name: str
   }
   return process
 })
+
+/** The numbers of the to-device events in the inbox, in the order in which they were applied. */
+export const appliedNumbers = (world: World): Effect.Effect<ReadonlyArray<unknown>> =>
+  world.store.readInbox({ after: 0, limit: 1_000_000 }).pipe(
+    Effect.map((entries) => entries.map(({ event }) => Struct.get(event.content as Record<string, unknown>, "number"))),
+    Effect.orDie
+  )
+
+/** The numbers that the homeserver has accepted for the device, in order: what must have been applied. */
+export const acceptedNumbers = (world: World): Effect.Effect<ReadonlyArray<unknown>> =>
+  Effect.map(world.sim.ledger(world.session), (ledger) => ledger.map(({ number }) => number))

@@ -1,0 +1,108 @@
+/**
+ * An end-to-end machine that only counts, keeps its count in the store, and watches how it is used.
+ *
+ * What it counts in memory must equal what is stored whenever it is asked to do something: whoever uses memory that is void,
+ * or begins a batch before the one before is committed or discarded, breaks invariant I5 and is written down.
+ */
+import { CryptoEngine } from "@twinloop/core"
+import { Effect, Layer } from "effect"
+import type { World } from "./Simulation.ts"
+
+type Step = "reload" | "receive" | "committed" | "outgoing" | "markSent"
+
+const KEY = new Uint8Array([1])
+
+const encode = (count: number): Uint8Array => new TextEncoder().encode(`${count}`)
+const decode = (value: Uint8Array): number => Number(new TextDecoder().decode(value))
+
+export interface ScriptedEngine {
+  readonly layer: Layer.Layer<CryptoEngine.CryptoEngine>
+  /** Generations under which memory was loaded. */
+  readonly reloads: Array<number>
+  readonly batches: Array<CryptoEngine.ReceiveBatch>
+  /** Ids of requests whose answers were taken. */
+  readonly sent: Array<string>
+  readonly violations: Array<string>
+  /** Requests to be sent; a taken answer removes one. */
+  readonly queue: Array<CryptoEngine.OutgoingRequest>
+  /** Events and answers that were counted in memory, `undefined` while memory is void. */
+  readonly count: () => number | undefined
+  /** Does this at the next step of that kind, before it. */
+  script(step: Step, action: Effect.Effect<void, CryptoEngine.CryptoError>): void
+}
+
+/** A new engine of one process. */
+export const makeEngine = (world: World): ScriptedEngine => {
+  let memory: { count: number; pending: boolean } | undefined
+  const scripts = new Map<Step, Array<Effect.Effect<void, CryptoEngine.CryptoError>>>()
+  const engine: Omit<ScriptedEngine, "layer" | "count" | "script"> = {
+    reloads: [],
+    batches: [],
+    sent: [],
+    violations: [],
+    queue: []
+  }
+  const play = (step: Step): Effect.Effect<void, CryptoEngine.CryptoError> =>
+    Effect.suspend(() => scripts.get(step)?.shift() ?? Effect.void)
+  const stored = Effect.map(world.faults.cryptoRecords, ([record]) => (record === undefined ? 0 : decode(record.value)))
+
+  /** Counts up in memory, and gives what must be written. */
+  const countUp = Effect.fnUntraced(function* (step: string, by: number) {
+    if (memory === undefined || memory.pending) {
+      engine.violations.push(`${step} with memory ${memory === undefined ? "void" : "uncommitted"}`)
+      return []
+    }
+    if (memory.count !== (yield* stored)) engine.violations.push(`${step} with outdated memory`)
+    memory = { count: memory.count + by, pending: true }
+    return [{ collection: "count", key: KEY, value: encode(memory.count) }]
+  })
+
+  const service = CryptoEngine.CryptoEngine.of({
+    reload: (fence) =>
+      Effect.gen(function* () {
+        yield* play("reload")
+        engine.reloads.push(fence.generation)
+        memory = { count: yield* stored, pending: false }
+      }),
+    receive: (_fence, batch) =>
+      Effect.gen(function* () {
+        yield* play("receive")
+        engine.batches.push(batch)
+        const writes = yield* countUp("receive", batch.toDevice.length)
+        const inbox = batch.toDevice.map((event) => ({
+          type: event.type,
+          sender: event.sender,
+          event,
+          encryption: "none" as const
+        }))
+        return { inbox, writes, quarantined: [] }
+      }),
+    committed: Effect.andThen(
+      Effect.orDie(play("committed")),
+      Effect.sync(() => {
+        if (memory?.pending !== true) engine.violations.push("committed without a batch")
+        else memory = { ...memory, pending: false }
+      })
+    ),
+    discard: Effect.sync(() => (memory = undefined)),
+    outgoing: () =>
+      Effect.andThen(
+        play("outgoing"),
+        Effect.sync(() => [...engine.queue])
+      ),
+    markSent: (_fence, request) =>
+      Effect.gen(function* () {
+        yield* play("markSent")
+        const writes = yield* countUp("markSent", 1)
+        engine.sent.push(request.id)
+        engine.queue.splice(engine.queue.indexOf(request), 1)
+        return writes
+      })
+  })
+  return {
+    ...engine,
+    layer: Layer.succeed(CryptoEngine.CryptoEngine, service),
+    count: () => memory?.count,
+    script: (step, action) => void scripts.set(step, [...(scripts.get(step) ?? []), action])
+  }
+}
