@@ -44,6 +44,7 @@ const byTag: { readonly [tag: string]: number } = {
   InvalidHomeserverUrl: exitCodes.homeserver,
   HomeserverError: exitCodes.homeserver,
   SynapseError: exitCodes.homeserver,
+  CannotListen: exitCodes.homeserver,
   StoryError: exitCodes.story
 }
 

@@ -21,3 +21,11 @@ export const deadline = Flag.Int("deadline").pipe(
   Flag.withDescription("How long to wait for quiet, in milliseconds; what isn't finished then is named"),
   Flag.withDefault(5_000)
 )
+
+/** Ties the process to the one that started it. */
+export const withParent = Flag.Boolean("with-parent").pipe(
+  Flag.withDescription(
+    "End when standard input ends; `run` takes lines `window START END` from it: the rooms on the screen"
+  ),
+  Flag.withDefault(false)
+)

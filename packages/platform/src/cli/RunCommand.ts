@@ -1,7 +1,7 @@
 /** `twinloop run`: follows an account until stopped, and prints what happens. */
 import { Inbox, SyncService } from "@twinloop/actors"
 import { RoomList, type SyncStore } from "@twinloop/core"
-import { Clock, Console, Deferred, Effect, Layer, Schema, Stdio, Stream } from "effect"
+import { Clock, Console, Deferred, Effect, Layer, Schema, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlServer from "../control/ControlServer.ts"
 import * as Lifecycle from "../lifecycle/Lifecycle.ts"
@@ -9,6 +9,7 @@ import * as Twinloop from "../Twinloop.ts"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
 import * as Flags from "./Flags.ts"
 import * as MonotonicClock from "./MonotonicClock.ts"
+import * as Parent from "./Parent.ts"
 import type { RunEvent } from "./RunEvent.ts"
 import * as RunStatus from "./RunStatus.ts"
 import * as RunText from "./RunText.ts"
@@ -63,23 +64,13 @@ const printInbox = (print: Print, role: string) =>
 
 const windowLine = /^window (\d+) (\d+)$/
 
-/** With a parent: its lines `window START END` say what is on the screen, and its end is ours. */
-const obeyParent = Effect.gen(function* () {
-  const service = yield* SyncService.SyncService
-  const stdio = yield* Stdio.Stdio
-  yield* stdio.stdin.pipe(
-    Stream.decodeText(),
-    Stream.splitLines,
-    Stream.runForEach((line) => {
-      const match = windowLine.exec(line)
-      return match === null ? Effect.void : service.setWindow([Number(match[1]), Number(match[2])])
-    }),
-    // A parent that is gone may leave a broken pipe: that is its end too.
-    Effect.ignore,
-    // An open standard input would keep the process alive after everything else has ended.
-    Effect.ensuring(Effect.sync(() => process.stdin.destroy()))
-  )
-})
+/** With a parent: its lines `window START END` say what is on the screen. */
+const obeyParent = Effect.flatMap(SyncService.SyncService, (service) =>
+  Parent.lines((line) => {
+    const match = windowLine.exec(line)
+    return match === null ? Effect.void : service.setWindow([Number(match[1]), Number(match[2])])
+  })
+)
 
 const quietOf = (print: Print, by: "stop" | "suspend") =>
   Effect.fnUntraced(function* (ending: Effect.Effect<SyncService.StopReport>) {
@@ -147,12 +138,7 @@ export const runCommand = Command.make(
       Flag.withDefault("main")
     ),
     deadline: Flags.deadline,
-    withParent: Flag.Boolean("with-parent").pipe(
-      Flag.withDescription(
-        "Stop when standard input ends; its lines `window START END` say which rooms are on the screen"
-      ),
-      Flag.withDefault(false)
-    ),
+    withParent: Flags.withParent,
     json: Flags.json
   },
   (input) =>

@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import { Command } from "effect/cli"
 import { devCommand } from "./DevCommand.ts"
 import * as ExitCode from "./ExitCode.ts"
+import { homeserverCommand } from "./HomeserverCommand.ts"
 import { loginCommand } from "./LoginCommand.ts"
 import { leaseCommand, resumeCommand, statusCommand, stopCommand, suspendCommand } from "./ProcessCommands.ts"
 import { runCommand } from "./RunCommand.ts"
@@ -27,6 +28,7 @@ const twinloop = Command.make("twinloop").pipe(
   ]),
   Command.withSubcommands([
     devCommand,
+    homeserverCommand,
     loginCommand,
     runCommand,
     statusCommand,
