@@ -460,14 +460,34 @@ describe("ExtensionSync", () => {
       })
     )
 
-    it.effect("is discarded when the loop is ended in the middle of a batch", () =>
+    it.effect("is loaded again after the loop has given up while it polled", () =>
       Effect.gen(function* () {
         const { engine, extension, world } = yield* setUp
+        const reason = new HomeserverError.Unauthorized({ message: "who are you", softLogout: true })
+        yield* world.sim.inject({ connId: CONN, times: 1, effect: { _tag: "Fail", reason } })
+        yield* world.sim.sendNumbered(world.session, 1)
+        yield* settle
+        assert.strictEqual((yield* extension.state)._tag, "Failed")
+        assert.isUndefined(engine.count())
+        yield* extension.restart
+        yield* world.sim.sendNumbered(world.session, 1)
+        yield* settle
+        assert.deepStrictEqual(engine.reloads, [1, 1])
+        yield* assertExactlyOnce(world, [engine])
+      })
+    )
+
+    it.effect("is discarded when the loop is ended in the middle of a batch, and loaded again by the next", () =>
+      Effect.gen(function* () {
+        const { engine, extension, world, ...process } = yield* setUp
         yield* world.faults.delayNext("commitExtension", 1_000)
         yield* world.sim.sendNumbered(world.session, 1)
         yield* settle
         yield* extension.close
         assert.isUndefined(engine.count())
+        yield* startExtension(process, extension.semaphore)
+        assert.deepStrictEqual(engine.reloads, [1, 1])
+        yield* assertExactlyOnce(world, [engine])
       })
     )
   })

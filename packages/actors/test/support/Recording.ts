@@ -17,9 +17,3 @@ export const recordSyncs = () => {
   })
   return { exchanges, homeserver }
 }
-
-/** Something that can be counted from now on: gives how many there are more than when this was made. */
-export const since = Effect.fnUntraced(function* (count: Effect.Effect<number>) {
-  const before = yield* count
-  return Effect.map(count, (after) => after - before)
-})
