@@ -38,8 +38,14 @@ export const make = (options?: Partial<ModelOptions>): HomeserverHost => {
   const waiting = new Map<UserId, Set<() => void>>()
 
   const wakeTouched = (): void => {
-    for (const userId of state.touched) waiting.get(userId)?.forEach((wake) => wake())
+    const touched = [...state.touched]
     state.touched.clear()
+    for (const userId of touched) {
+      const wakers = waiting.get(userId)
+      // Taken out first: a woken poll may go on at once and wait again, and must not be woken again by the same step.
+      waiting.delete(userId)
+      wakers?.forEach((wake) => wake())
+    }
   }
 
   const step: HomeserverHost["step"] = (f) =>
