@@ -387,6 +387,21 @@ describe("MainLoopMachine recovers", () => {
     ])
   })
 
+  it("keeps a batch small that was too large, although the windows in between are nearly empty", () => {
+    const machine = drive()
+    machine.load({ pos: "stored", count: 1_000 })
+    machine.iterate("0", 1_000)
+    assert.deepStrictEqual(rangeOf(machine.request()), [0, 199])
+    machine.fail("tooLarge")
+    machine.elapse()
+    const ends: Array<number | undefined> = []
+    for (const pos of ["1", "2", "3", "4"]) {
+      ends.push(rangeOf(machine.request())?.[1])
+      machine.iterate(pos, 1_000)
+    }
+    assert.deepStrictEqual(ends, [19, 49, 99, 149])
+  })
+
   it("I9: gets through however small the largest response may be", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 120 }), fc.integer({ min: 0, max: 300 }), (most, count) => {
