@@ -6,12 +6,12 @@
 import { Inbox, SyncService } from "@twinloop/actors"
 import {
   Homeserver,
-  LeaseStore,
+  type LeaseStore,
   LeaseStoreMemory,
   PassThroughCrypto,
   RoomList,
   SyncConfig,
-  SyncStore
+  type SyncStore
 } from "@twinloop/core"
 import { HomeserverSim, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
 import { Context, Effect, Layer } from "effect"
