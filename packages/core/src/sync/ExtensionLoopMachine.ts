@@ -199,7 +199,8 @@ const failed = (config: Config, at: At, input: Failed): Step => {
   if (decision._tag === "GiveUp") return giveUp(at, failure)
   const { fence, epoch } = at
   if (failure.class === "stale" && fence !== undefined) return stale(at, input, decision.delayMillis)
-  if (failure.class === "expired" && fence !== undefined) {
+  // Only a poll can find the position expired; after anything else memory comes first.
+  if (failure.class === "expired" && fence !== undefined && at.resume === "read") {
     return [
       { _tag: "Expiring", fence, attempt, epoch, delayMillis: decision.delayMillis, failure },
       [{ _tag: "ExpirePosition", fence }]
