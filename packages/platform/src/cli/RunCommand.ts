@@ -80,7 +80,7 @@ const quietOf = (print: Print, by: "stop" | "suspend") =>
   })
 
 /** Follows the account until the operating system, an operator or the parent says stop. */
-const follow = Effect.fnUntraced(function* (input: {
+export const follow = Effect.fnUntraced(function* (input: {
   readonly database: string
   readonly json: boolean
   readonly deadline: number
