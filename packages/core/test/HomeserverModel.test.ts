@@ -205,6 +205,16 @@ describe("HomeserverModel rooms", () => {
     assert.deepStrictEqual(third.rooms, [])
   })
 
+  it("tells the device that sent an event its transaction id, and no other device", () => {
+    const { state, alice } = makeWorld()
+    const other = requester(state, "alice")
+    const { roomId } = Model.createRoom(state, alice.user, {}, 0)
+    say(state, alice, roomId, "mine")
+    const transactionAt = (who: Model.Requester) => get(sync(state, who, list(0))).rooms[0]?.timeline.at(-1)?.unsigned
+    assert.deepStrictEqual(transactionAt(alice), { transaction_id: "mine" })
+    assert.isUndefined(transactionAt(other))
+  })
+
   it("gives heroes to a room without a name, and null for a name that was removed", () => {
     const { state, alice, bob } = makeWorld()
     Model.setProfile(bob.user, "displayname", "Bob")

@@ -66,6 +66,7 @@ export const aMember = (userId: UserId, membership = "join", displayName?: strin
     { stateKey: userId, by: userId }
   )
 
+/** What a test may care about in a room. */
 export interface RoomOptions {
   readonly name?: string
   /** How many text messages its timeline has; they are numbered from `firstMessage` (1 by default) on. */

@@ -29,59 +29,23 @@ import { make as makeHost } from "./homeserver/HomeserverHost.ts"
 import type { LedgerEntry, ModelOptions, ModelState, Outcome, Refusal, Requester } from "./homeserver/ModelState.ts"
 import * as Model from "./HomeserverModel.ts"
 import { reasonOf } from "./homeserver/Refusals.ts"
+import * as SimNetwork from "./homeserver/SimNetwork.ts"
+import type { Fault, FaultEffect, InjectedFault, Operation, SeenRequest } from "./homeserver/SimNetwork.ts"
 
-/** Operations of the port, as they are named in errors, faults and the log. */
-export type Operation = "versions" | "sync" | "sendEvent" | "sendToDevice" | `keys/${string}` | "context"
+export type { Fault, FaultEffect, InjectedFault, Operation, SeenRequest } from "./homeserver/SimNetwork.ts"
 
 /** A session with the token that its calls carry. */
 export interface SimSession extends Session {
   readonly accessToken: string
 }
 
-export type FaultEffect =
-  /** The call fails; the homeserver has not seen it. */
-  | { readonly _tag: "Fail"; readonly reason: Errors.HomeserverErrorReason }
-  /** The homeserver never answers, and does nothing. */
-  | { readonly _tag: "Hang" }
-  /** The homeserver does its work, and the answer is under way for this long. */
-  | { readonly _tag: "Late"; readonly millis: number }
-  /** A sync is answered with this JSON, whatever it is. */
-  | { readonly _tag: "Reply"; readonly json: unknown }
-
-export interface Fault {
-  /** Which calls it concerns: all, without these. */
-  readonly operation?: Operation
-  readonly connId?: string
-  readonly deviceId?: DeviceId
-  /** How many calls it spoils; for ever when absent. */
-  readonly times?: number
-  readonly effect: FaultEffect
-}
-
-/** A fault that was injected. */
-export interface InjectedFault {
-  /** How many calls it has spoilt. */
-  readonly hits: Effect.Effect<number>
-  readonly remove: Effect.Effect<void>
-}
-
-/** One call as the homeserver saw it. `aborted`: the client ended it before the answer. */
-export interface SeenRequest {
-  readonly id: number
-  readonly operation: Operation
-  readonly session: Session
-  /** Of a sync. */
-  readonly request?: SyncRequest
-  readonly startedAtMillis: number
-  endedAtMillis?: number
-  outcome: "pending" | "answered" | "failed" | "aborted"
-}
-
+/** What can be chosen about the simulated homeserver. */
 export interface SimOptions extends Partial<ModelOptions> {
   /** What `/versions` offers; "unstable" when absent, `null` for a homeserver without sliding sync. */
   readonly spelling?: Spelling | null
 }
 
+/** A room to make, with everybody in it. */
 export interface RoomSpec {
   /** User ids; the first one creates the room, the others join it. */
   readonly members: readonly [UserId, ...ReadonlyArray<UserId>]
@@ -91,6 +55,7 @@ export interface RoomSpec {
   readonly isEncrypted?: boolean
 }
 
+/** The simulated homeserver: the stage (users, rooms, messages), the faults, and what was seen. */
 export class HomeserverSim extends Context.Service<
   HomeserverSim,
   {
@@ -138,81 +103,14 @@ export class HomeserverSim extends Context.Service<
   }
 >()("@twinloop/core/testing/HomeserverSim") {}
 
-const logLimit = 10_000
-
-const unreachableReason = (): Errors.NetworkError =>
-  new Errors.NetworkError({ message: "the simulated homeserver is unreachable", timedOut: false })
-
-interface Plan {
-  readonly fault: Fault
-  hits: number
-}
-
-/** The faults that are in force. */
-const makeFaults = () => {
-  const plans = new Set<Plan>()
-  const fits = ({ fault }: Plan, operation: Operation, session: Session, connId: string | undefined): boolean =>
-    (fault.operation === undefined || fault.operation === operation) &&
-    (fault.connId === undefined || fault.connId === connId) &&
-    (fault.deviceId === undefined || fault.deviceId === session.deviceId)
-  const inject = (fault: Fault): Effect.Effect<InjectedFault> =>
-    Effect.sync(() => {
-      const plan: Plan = { fault, hits: 0 }
-      plans.add(plan)
-      return { hits: Effect.sync(() => plan.hits), remove: Effect.sync(() => void plans.delete(plan)) }
-    })
-  /** The fault for this call, if one fits; it counts as used. */
-  const next = (operation: Operation, session: Session, connId: string | undefined): FaultEffect | undefined => {
-    for (const plan of plans) {
-      if (!fits(plan, operation, session, connId)) continue
-      plan.hits += 1
-      if (plan.fault.times !== undefined && plan.hits >= plan.fault.times) plans.delete(plan)
-      return plan.fault.effect
-    }
-    return undefined
-  }
-  return { inject, next }
-}
-
-/** The log of calls. */
-const makeLog = () => {
-  const requests: Array<SeenRequest> = []
-  let lastId = 0
-  const start = (entry: Pick<SeenRequest, "operation" | "session" | "request" | "startedAtMillis">): SeenRequest => {
-    const seen: SeenRequest = { id: ++lastId, ...entry, outcome: "pending" }
-    requests.push(seen)
-    if (requests.length > logLimit) requests.shift()
-    return seen
-  }
-  return { requests, start }
-}
-
-/** Whether the homeserver can be reached, and a way to cut what is in flight. */
-const makeNetwork = () => {
-  const inFlight = new Set<() => void>()
-  let isUp = true
-  const cut: Effect.Effect<never, Errors.HomeserverErrorReason> = Effect.callback((resume) => {
-    const fail = () => resume(Effect.fail(unreachableReason()))
-    if (!isUp) return fail()
-    inFlight.add(fail)
-    return Effect.sync(() => inFlight.delete(fail))
-  })
-  const set = (up: boolean) =>
-    Effect.sync(() => {
-      isUp = up
-      if (!up) inFlight.forEach((fail) => fail())
-    })
-  return { cut, set, isUp: () => isUp }
-}
-
 const decodeSync = (json: unknown): Effect.Effect<SyncResponse, Errors.HomeserverErrorReason> =>
   Effect.fromResult(Result.mapError(Wire.decodeResponse(json), (message) => new Errors.BadResponse({ message })))
 
 const make = (options: SimOptions): HomeserverSim["Service"] => {
   const host = makeHost(options)
-  const faults = makeFaults()
-  const log = makeLog()
-  const network = makeNetwork()
+  const faults = SimNetwork.makeFaults()
+  const log = SimNetwork.makeLog()
+  const network = SimNetwork.makeNetwork()
   const sessions = new Map<string, SimSession>()
   const spelling = options.spelling === undefined ? "unstable" : (options.spelling ?? undefined)
 
@@ -246,7 +144,7 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
         })
       const served: typeof work = network.isUp()
         ? Effect.raceFirst(network.cut, spoil(faults.next(operation, session, sync?.request.connId), work, sync?.reply))
-        : Effect.fail(unreachableReason())
+        : Effect.fail(SimNetwork.unreachableReason())
       return yield* Effect.onExit(served, end)
     }).pipe(Effect.mapError((reason) => new Errors.HomeserverError({ operation, reason })))
 
@@ -288,7 +186,7 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
         call("sync", session, syncOverWire(session, request), { request, reply: (json) => decodeSync(json) }),
       sendEvent: (event) =>
         call(
-          "sendEvent",
+          "send",
           session,
           ask((state, requester, nowMillis) => Model.send(state, requester, event, nowMillis))
         ),

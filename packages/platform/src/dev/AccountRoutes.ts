@@ -5,7 +5,7 @@
  */
 import { Result, Schema } from "effect"
 import type { Homeserver } from "@twinloop/core"
-import { HomeserverModel } from "@twinloop/core/testing"
+import { HomeserverModel } from "./Model.ts"
 import { AnyObject, bodyOf, type Endpoint, open, type Outcome, param, refuse, user } from "./DevRoute.ts"
 import type { UserCall } from "./DevRoute.ts"
 

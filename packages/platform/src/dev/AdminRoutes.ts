@@ -15,7 +15,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import { NodeHttpServerRequest } from "@effect/platform-node"
-import { HomeserverModel } from "@twinloop/core/testing"
+import { HomeserverModel } from "./Model.ts"
 import type { DevGate } from "./DevGate.ts"
 import { bodyOf, type Call, type Endpoint, open, type Outcome, refuse, type Refusal } from "./DevRoute.ts"
 

@@ -8,6 +8,7 @@ import type { Scope } from "effect"
 import type { Server } from "node:http"
 import type { Socket } from "node:net"
 
+/** What lets connections through to the server, or not. */
 export interface DevGate {
   /** Destroys every connection and every new one, for good. */
   readonly shut: Effect.Effect<void>

@@ -20,12 +20,11 @@ import { HttpRouter, HttpServer } from "effect/http"
 import type { HttpServerError } from "effect/http"
 import { createServer, type Server } from "node:http"
 import type { Homeserver } from "@twinloop/core"
-import { HomeserverHost } from "@twinloop/core/testing"
-import type { HomeserverModel } from "@twinloop/core/testing"
 import * as AccountRoutes from "./AccountRoutes.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as DevGate from "./DevGate.ts"
 import * as DevRoute from "./DevRoute.ts"
+import { HomeserverHost, type HomeserverModel } from "./Model.ts"
 import * as RoomRoutes from "./RoomRoutes.ts"
 import * as SyncRoutes from "./SyncRoutes.ts"
 
@@ -36,6 +35,7 @@ export class CannotListen extends Schema.TaggedError<CannotListen>("@twinloop/pl
   cause: Schema.optionalKey(Schema.Defect())
 }) {}
 
+/** What can be chosen about the dev homeserver. */
 export interface Options extends Partial<HomeserverModel.ModelOptions> {
   /** Port on 127.0.0.1; 0 takes a free one. */
   readonly port: number
@@ -43,6 +43,7 @@ export interface Options extends Partial<HomeserverModel.ModelOptions> {
   readonly spellings?: ReadonlyArray<Homeserver.Spelling>
 }
 
+/** A dev homeserver that listens. */
 export class DevHomeserver extends Context.Service<
   DevHomeserver,
   {

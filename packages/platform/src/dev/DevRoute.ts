@@ -9,10 +9,13 @@
 import { Effect, Option, Result, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { HttpMethod } from "effect/http"
-import type { HomeserverHost, HomeserverModel } from "@twinloop/core/testing"
+import type { HomeserverHost, HomeserverModel } from "./Model.ts"
 
+/** The homeserver behind the endpoints. */
 export type Host = HomeserverHost.HomeserverHost
+/** Why a call is not served: status, errcode, message. */
 export type Refusal = HomeserverModel.Refusal
+/** What a handler gives: its answer's JSON, or a refusal. */
 export type Outcome<A> = HomeserverModel.Outcome<A>
 
 /** A request, read. */

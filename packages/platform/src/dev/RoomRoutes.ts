@@ -4,7 +4,7 @@
  * Source: client-server API v1.12, "Rooms", "Instant Messaging modules".
  */
 import { Result, Schema } from "effect"
-import { HomeserverModel } from "@twinloop/core/testing"
+import { HomeserverModel } from "./Model.ts"
 import { AnyObject, bodyOf, type Endpoint, type Outcome, param, refuse, user } from "./DevRoute.ts"
 import type { UserCall } from "./DevRoute.ts"
 

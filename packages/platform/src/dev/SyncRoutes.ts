@@ -5,7 +5,7 @@
  */
 import { Effect, Result, Schema } from "effect"
 import { type Homeserver, SlidingSyncWire } from "@twinloop/core"
-import { HomeserverModel } from "@twinloop/core/testing"
+import { HomeserverModel } from "./Model.ts"
 import { AnyObject, bodyOf, type Endpoint, open, param, refuse, type Refusal, user } from "./DevRoute.ts"
 
 const v3 = "/_matrix/client/v3"

@@ -9,6 +9,7 @@ import { defaultPushRules } from "./DefaultPushRules.ts"
 import { type Device, type ModelState, nextId, nextStream, type Outcome, refuse, type Requester } from "./ModelState.ts"
 import type { User } from "./ModelState.ts"
 
+/** A user to add. Without a password nobody can log in as him but `startSession`. */
 export interface NewUser {
   readonly localpart: string
   readonly password?: string
@@ -20,7 +21,7 @@ export const userIdOf = (state: ModelState, name: string): UserId =>
   name.startsWith("@") ? name : `@${name}:${state.options.serverName}`
 
 /** Adds a user; `M_USER_IN_USE` when the name is taken, `M_INVALID_USERNAME` when it can't be one. */
-export const addUser = (state: ModelState, { localpart, password = "", displayName }: NewUser): Outcome<User> => {
+export const addUser = (state: ModelState, { localpart, password, displayName }: NewUser): Outcome<User> => {
   const userId = userIdOf(state, localpart)
   if (!/^[a-z0-9._=/+-]+$/.test(localpart))
     return refuse(400, "M_INVALID_USERNAME", `"${localpart}" can't be a user name`)
@@ -101,6 +102,7 @@ const issue = (state: ModelState, owner: TokenOwner, replaces: string | undefine
   return { ...owner, accessToken, refreshToken, expiresInMillis: lifetime }
 }
 
+/** What `POST /login` asks. */
 export interface LogIn {
   readonly user: string
   readonly password: string

@@ -16,6 +16,7 @@ import { make as makeModel, type ModelOptions, type ModelState, type Outcome, ty
 import type { Requester } from "./ModelState.ts"
 import * as SyncConnection from "./SyncConnection.ts"
 
+/** A homeserver that runs. Failures are the model's refusals; there are no others. */
 export interface HomeserverHost {
   /** Does one step on the model, and wakes the polls of whoever it concerns. */
   step<A>(f: (state: ModelState, nowMillis: number) => A): Effect.Effect<A>

@@ -50,6 +50,7 @@ export interface StoredReceipt {
   readonly atMillis: number
 }
 
+/** A room: everything that happened in it, and what holds now. */
 export interface Room {
   readonly roomId: RoomId
   /** Ascending by `stream`. */
@@ -83,6 +84,7 @@ export interface UserRoom {
   accountDataStream: number
 }
 
+/** One type of account data. */
 export interface StoredAccountData {
   readonly stream: number
   readonly content: JsonObject
@@ -105,12 +107,14 @@ export interface LedgerEntry {
   acknowledgedAtMillis?: number
 }
 
+/** The key that is given out when the one-time keys are used up; `used` once it was. */
 export interface FallbackKey {
   readonly keyId: string
   readonly key: JsonObject
   used: boolean
 }
 
+/** A device of a user: its to-device queue, its keys, its sync connections. */
 export interface Device {
   readonly deviceId: DeviceId
   displayName: string | undefined
@@ -128,9 +132,10 @@ export interface Device {
   readonly transactions: Map<string, string>
 }
 
+/** A user with his devices, his rooms and what he keeps on the homeserver. */
 export interface User {
   readonly userId: UserId
-  password: string
+  readonly password: string | undefined
   displayName: string | undefined
   avatarUrl: string | undefined
   readonly devices: Map<DeviceId, Device>
@@ -148,6 +153,7 @@ export interface User {
   version: number
 }
 
+/** Whose an access token is, and how long it lasts. */
 export interface AccessToken {
   readonly userId: UserId
   readonly deviceId: DeviceId
@@ -157,6 +163,7 @@ export interface AccessToken {
   replacesRefreshToken?: string
 }
 
+/** Whose a refresh token is, and whether it can still be used. */
 export interface RefreshToken {
   readonly userId: UserId
   readonly deviceId: DeviceId
@@ -173,12 +180,14 @@ export interface MembershipChange {
   readonly joined: boolean
 }
 
+/** What can be chosen about a homeserver. */
 export interface ModelOptions {
   readonly serverName: string
   /** Lifetime of access tokens that come with a refresh token, in milliseconds. Synapse's default is 5 minutes. */
   readonly accessTokenLifetimeMillis: number
 }
 
+/** A homeserver. Only the functions of `HomeserverModel` change it. */
 export interface ModelState {
   readonly options: ModelOptions
   /** The number of the last thing that happened. */

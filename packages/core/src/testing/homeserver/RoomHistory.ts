@@ -62,6 +62,7 @@ export const event = (requester: Requester, roomId: RoomId, eventId: EventId): O
 const currentState = (room: Room): ReadonlyArray<StoredEvent> =>
   [...room.state.values()].flatMap((byKey) => [...byKey.values()])
 
+/** An event with its surroundings, as the wire has it. `events_before` is newest first. */
 export interface Context {
   readonly event: TimelineEvent
   readonly events_before: ReadonlyArray<TimelineEvent>
@@ -90,6 +91,7 @@ export const context = (requester: Requester, roomId: RoomId, eventId: EventId, 
     }
   })
 
+/** A page of history: `dir` is backwards or forwards, `limit` counts events, `from` and `to` are tokens. */
 export interface MessagesRequest {
   readonly roomId: RoomId
   readonly dir: "b" | "f"
@@ -98,6 +100,7 @@ export interface MessagesRequest {
   readonly limit: number
 }
 
+/** A page of history, in the direction that was asked for. */
 export interface Messages {
   readonly chunk: ReadonlyArray<TimelineEvent>
   readonly start: string

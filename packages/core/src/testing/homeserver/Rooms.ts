@@ -132,6 +132,7 @@ const memberContent = (user: User | undefined, membership: Membership, extra: Js
   ...extra
 })
 
+/** How a room is made. Spec: `POST /createRoom`. */
 export interface NewRoom {
   /** Chosen by the homeserver when absent. */
   readonly roomId?: RoomId
@@ -247,6 +248,7 @@ export const once = (
   })
 }
 
+/** An event that a user sends to a room. */
 export interface SendRoomEvent {
   readonly roomId: RoomId
   readonly type: string

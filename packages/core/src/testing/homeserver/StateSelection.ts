@@ -8,6 +8,7 @@ import type { UserId } from "../../matrix/MatrixEvent.ts"
 import type { StateSelector } from "../../matrix/SlidingSync.ts"
 import type { ModelState, Room, StoredEvent } from "./ModelState.ts"
 
+/** Selectors, compiled. Equal selectors give the same object. */
 export interface StateSelection {
   readonly selectors: ReadonlyArray<StateSelector>
   /** The selectors as strings, for look-ups. */

@@ -11,6 +11,9 @@
  * anything to record. A connection without lists and subscriptions records nothing: its position is 0 for ever and can't be
  * unknown, unless a test expires it, which other homeservers do.
  *
+ * Stricter than Synapse in one thing, which MSC4186 allows: every response with news gets a new position, so that the older
+ * one goes when it is used. Synapse keeps the position while all it sent are further events of rooms in view.
+ *
  * Source: MSC4186; Synapse's `handlers/sliding_sync` and `storage/databases/main/sliding_sync.py`.
  */
 import { Result } from "effect"
@@ -31,6 +34,7 @@ interface Position {
   readonly delta: Map<RoomId, RoomStatus>
 }
 
+/** One `conn_id` of one device, and the positions that can be gone on from. */
 export interface Connection {
   readonly positions: Map<number, Position>
   lastUsedAtMillis: number

@@ -28,6 +28,7 @@ export interface ExtensionsInput {
   readonly nowMillis: number
 }
 
+/** What the extensions would say, and what follows when it is sent. */
 export interface ExtensionsAnswer {
   readonly response: ExtensionsResponse
   /** Whether there is anything that a long poll must not hold back. */

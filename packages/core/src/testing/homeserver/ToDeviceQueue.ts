@@ -16,6 +16,7 @@ import { firstAfter, nextStream, refuse, touch } from "./ModelState.ts"
 /** Synapse sends no more than this per response, whatever `limit` says. */
 const maxBatch = 100
 
+/** What `PUT /sendToDevice` carries. */
 export interface ToDeviceMessages {
   readonly type: string
   readonly txnId: string
