@@ -21,12 +21,12 @@ import {
   SyncServiceMachine,
   type SyncStore
 } from "@twinloop/core"
-import { Effect, Exit, Option, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { Clock, Effect, Exit, Option, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
 import * as ExtensionSync from "./ExtensionSync.ts"
 import type * as Inbox from "./Inbox.ts"
 import * as MainSync from "./MainSync.ts"
 import * as Supervised from "./Supervised.ts"
-import { Suspendables } from "./Suspendables.ts"
+import { type Suspendable, Suspendables } from "./Suspendables.ts"
 
 /** What the loops need. */
 export type LoopServices =
@@ -87,62 +87,96 @@ const ended = (env: Env, name: string): Effect.Effect<void> =>
 export const awaitSnapshot = (env: Env, predicate: (snapshot: Snapshot) => boolean): Effect.Effect<void> =>
   Effect.asVoid(Stream.runHead(Stream.filter(SubscriptionRef.changes(env.snapshot), predicate)))
 
-/** Keeps the handle of a living loop, and publishes its state, until the loop ends. */
+/** Keeps the handle of a living loop, and publishes its state, until the loop ends. `ready` runs once others see the handle. */
 const follow = <A, S>(
   handle: Ref.Ref<Option.Option<A>>,
-  loop: A,
-  changes: Stream.Stream<S>,
-  publish: (state: S) => Effect.Effect<void>
+  loop: A & { readonly changes: Stream.Stream<S> },
+  publish: (state: S) => Effect.Effect<void>,
+  ready: Effect.Effect<void>
 ): Effect.Effect<never> =>
   Ref.set(handle, Option.some(loop)).pipe(
-    Effect.andThen(Stream.runForEach(changes, publish)),
+    Effect.andThen(ready),
+    Effect.andThen(Stream.runForEach(loop.changes, publish)),
     Effect.andThen(Effect.never),
     Effect.ensuring(Ref.set(handle, Option.none()))
   )
 
 const runMain = (env: Env) =>
-  Supervised.run("main", Effect.flatMap(Ref.get(env.view), MainSync.make), (loop) =>
-    follow(env.main, loop, loop.changes, (state) => setStatus(env, { main: SyncServiceMachine.mainStatus(state) }))
+  Supervised.run(
+    "main",
+    Effect.flatMap(Ref.get(env.view), MainSync.make),
+    (loop) =>
+      follow(
+        env.main,
+        loop,
+        (state) => setStatus(env, { main: SyncServiceMachine.mainStatus(state) }),
+        // The view may have changed since the loop was made, when nobody could tell it.
+        Effect.flatMap(Ref.get(env.view), loop.look)
+      ),
+    setStatus(env, { main: SyncServiceMachine.stopped })
   )
 
 const runExtension = (env: Env) =>
-  Supervised.run("extension", ExtensionSync.make(env.semaphore), (loop) =>
-    follow(env.extension, loop, loop.changes, (state) =>
-      setStatus(env, { extension: SyncServiceMachine.extensionStatus(state) })
-    )
+  Supervised.run(
+    "extension",
+    ExtensionSync.make(env.semaphore),
+    (loop) =>
+      follow(
+        env.extension,
+        loop,
+        (state) => setStatus(env, { extension: SyncServiceMachine.extensionStatus(state) }),
+        Effect.void
+      ),
+    setStatus(env, { extension: SyncServiceMachine.stopped })
   )
 
-/** Lets both loops try at once instead of waiting out a backoff. */
-const retryLoops = (env: Env): Effect.Effect<void> =>
-  Effect.andThen(
-    withLoop(env.main, (loop) => loop.retry),
-    withLoop(env.extension, (loop) => loop.retry)
+/** Lets the loops that wait for the network try at once. One that waits for something else is left to it (invariant I3). */
+const retryOffline = Effect.fnUntraced(function* (env: Env) {
+  const { extension, main } = yield* SubscriptionRef.get(env.snapshot)
+  if (SyncServiceMachine.isOffline(main)) yield* withLoop(env.main, (loop) => loop.retry)
+  if (SyncServiceMachine.isOffline(extension)) yield* withLoop(env.extension, (loop) => loop.retry)
+})
+
+/** Whether the homeserver answers, whatever it says. */
+const answers = Effect.fnUntraced(function* () {
+  const config = yield* SyncConfig.SyncConfig
+  const homeserver = yield* Homeserver.Homeserver
+  const answered = yield* homeserver.capabilities.pipe(
+    Effect.as(true),
+    Effect.catch((error) => Effect.succeed(error.reason._tag !== "NetworkError")),
+    // The probe only shortens a wait: a defect of the homeserver's adapter must not end it for good.
+    Effect.catchDefect(() => Effect.succeed(false)),
+    Effect.timeoutOption(config.probeTimeoutMillis)
   )
+  return Option.getOrElse(answered, () => false)
+})
 
 /**
- * While a loop waits for the network: asks `/versions`, with backoff, and lets the loops try at once when an answer comes,
- * whatever it says. Answers that didn't help count as failures, so that a homeserver that answers the probe and drops the
- * sync isn't asked in a hot loop.
+ * While a loop waits for the network: asks `/versions`, with backoff, and lets that loop try at once when an answer comes.
+ *
+ * The backoff starts over only when nobody has waited for the network for a while: an answer that didn't help counts as a
+ * failure, so that a homeserver that answers the probe and drops the sync isn't asked in a hot loop.
  */
 const probe = Effect.fnUntraced(function* (env: Env) {
   const config = yield* SyncConfig.SyncConfig
-  const homeserver = yield* Homeserver.Homeserver
   let attempt = 0
+  let offlineAt = Number.NEGATIVE_INFINITY
   while (true) {
-    if (!SyncServiceMachine.needsProbe(yield* SubscriptionRef.get(env.snapshot))) {
-      attempt = 0
-      yield* awaitSnapshot(env, SyncServiceMachine.needsProbe)
-    }
+    yield* awaitSnapshot(env, SyncServiceMachine.needsProbe)
+    if ((yield* Clock.currentTimeMillis) - offlineAt > config.backoffMaxMillis) attempt = 0
     yield* Effect.sleep(SupervisionPolicy.backoffMillis(config, attempt, yield* Random.next))
     attempt = attempt + 1
-    const answered = yield* homeserver.capabilities.pipe(
-      Effect.as(true),
-      Effect.catch((error) => Effect.succeed(error.reason._tag !== "NetworkError")),
-      Effect.timeoutOption(config.probeTimeoutMillis)
-    )
-    if (Option.getOrElse(answered, () => false)) yield* retryLoops(env)
+    offlineAt = yield* Clock.currentTimeMillis
+    const stillOffline = SyncServiceMachine.needsProbe(yield* SubscriptionRef.get(env.snapshot))
+    if (stillOffline && (yield* answers())) yield* retryOffline(env)
   }
 })
+
+/** An integrator's part that breaks must not keep the loops from ending, or from ever starting again. */
+const guarded = (part: Suspendable, effect: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.catchDefect(effect, (defect) =>
+    Effect.logError(`"${part.name}" met a defect when it was suspended or resumed. The loops go on without it.`, defect)
+  )
 
 /** Ends one part and takes it off the record. */
 const end = (env: Env, scope: Scope.Closeable, name: string) =>
@@ -152,13 +186,14 @@ const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable,
   // Side by side, so that a slow part doesn't hold the other up.
   yield* Effect.all([end(env, extension, EXTENSION), end(env, main, MAIN)], { concurrency: "unbounded", discard: true })
   yield* setStatus(env, { main: SyncServiceMachine.stopped, extension: SyncServiceMachine.stopped })
-  yield* Effect.forEach(yield* Suspendables, ({ suspend }) => suspend, { discard: true })
+  yield* Effect.forEach(yield* Suspendables, (part) => guarded(part, part.suspend), { discard: true })
   yield* ended(env, RESOURCES)
 })
 
 /** One run of the loops, from the opening until the intent is taken back and everything is quiet. */
 const session = Effect.fnUntraced(function* (env: Env) {
-  yield* Effect.forEach([...(yield* Suspendables)].reverse(), ({ resume }) => resume, { discard: true })
+  const suspendables = yield* Suspendables
+  yield* Effect.forEach([...suspendables].reverse(), (part) => guarded(part, part.resume), { discard: true })
   const main = yield* Scope.make()
   const extension = yield* Scope.make()
   yield* Effect.gen(function* () {

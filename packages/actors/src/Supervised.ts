@@ -19,17 +19,21 @@ export interface Crashable {
  *
  * The wait before the next life doubles from crash to crash, between `backoffMinMillis` and `backoffMaxMillis`; a life that
  * was longer than the longest wait counts as a success.
+ *
+ * @param onCrash told of each crash, when the crashed loop has ended and before the wait
  */
 export const run = Effect.fnUntraced(function* <A extends Crashable, R>(
   name: string,
   make: Effect.Effect<A, never, R | Scope.Scope>,
-  use: (loop: A) => Effect.Effect<never>
+  use: (loop: A) => Effect.Effect<never>,
+  onCrash: Effect.Effect<void> = Effect.void
 ) {
   const config = yield* SyncConfig.SyncConfig
   let attempt = 0
   while (true) {
     const bornAt = yield* Clock.currentTimeMillis
     const cause = yield* Effect.scoped(Effect.flatMap(make, (loop) => Effect.raceFirst(loop.crashed, use(loop))))
+    yield* onCrash
     if ((yield* Clock.currentTimeMillis) - bornAt > config.backoffMaxMillis) attempt = 0
     const delayMillis = SupervisionPolicy.backoffMillis(config, attempt, yield* Random.next)
     attempt = attempt + 1

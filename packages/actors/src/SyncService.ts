@@ -22,7 +22,19 @@ import {
   SyncStore,
   type Wake
 } from "@twinloop/core"
-import { Clock, Context, type Duration, Effect, Layer, Option, Ref, Schema, Stream, SubscriptionRef } from "effect"
+import {
+  Clock,
+  Context,
+  type Duration,
+  Effect,
+  Layer,
+  Option,
+  Ref,
+  Schema,
+  Semaphore,
+  Stream,
+  SubscriptionRef
+} from "effect"
 import type { Scope } from "effect"
 import type * as ExtensionSync from "./ExtensionSync.ts"
 import type * as LeaseKeeper from "./LeaseKeeper.ts"
@@ -172,6 +184,7 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
       extension: yield* Ref.make(Option.none<ExtensionSync.ExtensionSync>())
     }
     yield* Effect.forkScoped(LoopRunner.run(env))
+    const oneAtATime = yield* Semaphore.make(1)
     const deadlineOf = (options?: StopOptions): Duration.Input => options?.deadline ?? config.stopDeadlineMillis
     const params = MainLoopMachine.subscriptionParams(config, homeserver.session.userId)
 
@@ -181,7 +194,7 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
       suspend: (options) =>
         quieten(env, (intent) => SyncServiceMachine.suspend(intent, options?.by ?? APP), deadlineOf(options)),
       resume: (options) => intend(env, (intent) => SyncServiceMachine.resume(intent, options?.by ?? APP)),
-      expireSessions: expireSessions(env, store, config),
+      expireSessions: oneAtATime.withPermit(expireSessions(env, store, config)),
       setWindow: (window) => changeView(env, () => ({ window })),
       setSubscriptions: (rooms) =>
         Effect.gen(function* () {

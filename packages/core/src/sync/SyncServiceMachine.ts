@@ -128,9 +128,11 @@ export type ServiceState =
   /** A loop has given up: a lost login, an unsupported homeserver, or storage that can't be used. `start` tries again. */
   | ({ readonly _tag: "Terminal"; readonly loop: "main" | "extension"; readonly failure: Failure } & Loops)
 
-const isOffline = (status: LoopStatus): boolean => status._tag === "BackingOff" && status.failure.class === "network"
+/** Whether this loop waits for the network. */
+export const isOffline = (status: LoopStatus): boolean =>
+  status._tag === "BackingOff" && status.failure.class === "network"
 
-/** Whether a loop waits for the network. */
+/** Whether any loop waits for the network. */
 export const needsProbe = (loops: Loops): boolean => isOffline(loops.main) || isOffline(loops.extension)
 
 /** Derives the service's state from the intent and the loops. `Terminal` outranks `Offline`: it needs somebody. */
