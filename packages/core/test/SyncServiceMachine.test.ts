@@ -4,6 +4,7 @@ import { emptyResponse } from "../src/matrix/SlidingSync.ts"
 import * as ExtensionLoopMachine from "../src/sync/ExtensionLoopMachine.ts"
 import * as MainLoopMachine from "../src/sync/MainLoopMachine.ts"
 import type { ErrorClass, Failure } from "../src/sync/SupervisionPolicy.ts"
+import * as SupervisionPolicy from "../src/sync/SupervisionPolicy.ts"
 import { defaults } from "../src/sync/SyncConfig.ts"
 import * as SyncServiceMachine from "../src/sync/SyncServiceMachine.ts"
 
@@ -13,7 +14,11 @@ type LoopStatus = SyncServiceMachine.LoopStatus
 const { initialIntent, shouldRun, start, stop, suspend, resume, derive } = SyncServiceMachine
 
 const failure = (one: ErrorClass): Failure => ({ class: one, message: "why" })
-const backingOff = (one: ErrorClass): LoopStatus => ({ _tag: "BackingOff", failure: failure(one), untilMillis: 7 })
+const backingOff = (one: ErrorClass, untilMillis = 7): LoopStatus => ({
+  _tag: "BackingOff",
+  failure: failure(one),
+  untilMillis
+})
 const gaveUp = (one: ErrorClass): LoopStatus => ({ _tag: "Failed", failure: failure(one) })
 const syncing: LoopStatus = { _tag: "Syncing" }
 const loading: LoopStatus = { _tag: "Loading" }
@@ -158,11 +163,10 @@ describe("SyncServiceMachine summarises", () => {
     assert.deepStrictEqual(after(loaded), { _tag: "Loading", loaded: 0 })
     assert.deepStrictEqual(answered(1), { _tag: "Loading", loaded: 50, total: 50 })
     assert.deepStrictEqual(answered(2), syncing)
-    const untilMillis = 375
-    assert.deepStrictEqual(after({ _tag: "PollFailed", epoch: 3, ...failed("network") }), {
-      ...backingOff("network"),
-      untilMillis
-    })
+    assert.deepStrictEqual(
+      after({ _tag: "PollFailed", epoch: 3, ...failed("network") }),
+      backingOff("network", SupervisionPolicy.backoffMillis(defaults, 0, 0.5))
+    )
     after({ _tag: "Retry", nowMillis: 0 })
     assert.deepStrictEqual(after({ _tag: "PollFailed", epoch: 4, ...failed("auth") }), gaveUp("auth"))
   })
