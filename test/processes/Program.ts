@@ -35,6 +35,8 @@ export interface Program<Line> {
     options?: { readonly since?: number; readonly limitMillis?: number }
   ): Effect.Effect<Heard<Line>>
   send(line: string): Effect.Effect<void>
+  /** Ends its standard input, as the end of its parent does. */
+  readonly endInput: Effect.Effect<void>
   signal(signal: NodeJS.Signals): Effect.Effect<void>
   /** Waits for its end: its exit code, or the signal that killed it. Dies when it goes on for longer than 20 s. */
   readonly ended: Effect.Effect<number | NodeJS.Signals>
@@ -132,6 +134,7 @@ const programOf = <Line>(record: Watched<Line>): Program<Line> => ({
     })
   },
   send: (line) => Effect.sync(() => void record.child.stdin.write(`${line}\n`)),
+  endInput: Effect.sync(() => void record.child.stdin.end()),
   signal: (signal) => Effect.sync(() => void record.child.kill(signal)),
   ended: awaiting(record, "end", LIMIT_MILLIS, () => record.end),
   errors: Effect.sync(() => record.errors)
