@@ -29,8 +29,10 @@ import * as SqliteStores from "./sqlite/SqliteStores.ts"
 import * as WakeSocket from "./wake/WakeSocket.ts"
 
 export interface Options {
-  /** Path of the SQLite file; it is made if it is missing, its directory must exist. All processes of the account name the same. */
+  /** Path of the SQLite file; it is made if it is missing, and so is the last component of its directory. All processes of the account name the same. */
   readonly database: string
+  /** The account is this process's alone: others can't open the file, and the lock costs nothing. Default false. */
+  readonly singleProcess?: boolean
   /** Limits, intervals and the role of this process, where they differ from `SyncConfig.defaults`. */
   readonly config?: Partial<SyncConfig.SyncConfigShape>
 }
@@ -56,14 +58,13 @@ export type Twinloop =
 
 /** Opens the account's database, and what its processes share. Everything closes with the layer's scope. */
 export const layerFoundation = (options: Options): Layer.Layer<Foundation, StoreError.StoreError> => {
-  const { database } = options
-  const opened = Layer.mergeAll(
-    SqliteStores.layer({ filename: database }),
-    WakeSocket.layerDatabase(database),
-    HttpSockets.layer
-  )
+  const { database, singleProcess } = options
+  const shared =
+    singleProcess === true
+      ? Layer.mergeAll(SqliteStores.layerSingleProcess({ filename: database }), WakeSocket.layerNone)
+      : Layer.mergeAll(SqliteStores.layer({ filename: database }), WakeSocket.layerDatabase(database))
   return Layer.mergeAll(SqliteSessionStore.layer, RefreshLock.layer).pipe(
-    Layer.provideMerge(opened),
+    Layer.provideMerge(Layer.merge(shared, HttpSockets.layer)),
     Layer.provideMerge(SyncConfig.layer(options.config ?? {}))
   )
 }

@@ -1,2 +1,2 @@
 /** The homeserver model that the dev homeserver serves. Nothing else here imports the test kit. */
-export { HomeserverHost, HomeserverModel } from "@twinloop/core/testing"
+export { HomeserverHost, HomeserverModel } from "@twinloop/core/homeserver"

@@ -45,8 +45,15 @@ export const position = (reader: SyncReader): SyncStore.ExtensionPosition => {
   }
 }
 
-const checkFence = (reader: SyncReader, fence: Lease.Fence): StoreError.StaleGeneration | undefined => {
-  if (SqliteLeaseStore.stands(reader, fence)) return undefined
+/** What proves ownership: the lease row, or (`exclusive`) the lock on the file that nobody else can open. */
+export type Fencing = "lease" | "exclusive"
+
+const checkFence = (
+  reader: SyncReader,
+  fencing: Fencing,
+  fence: Lease.Fence
+): StoreError.StaleGeneration | undefined => {
+  if (fencing === "exclusive" || SqliteLeaseStore.stands(reader, fence)) return undefined
   const { name, holder, generation } = fence
   const currentGeneration = SqliteLeaseStore.generationOf(reader, name)
   return new StoreError.StaleGeneration({
@@ -86,11 +93,12 @@ const appendInbox = (
 /** Writes a response's effects, unless the fence or `sentSince` is stale. */
 export const commit = (
   transaction: SyncTransaction,
+  fencing: Fencing,
   fence: Lease.Fence,
   commit: SyncStore.ExtensionCommit,
   quarantine: QuarantineTable.QuarantineOptions
 ): Refused<ReadonlyArray<SyncStore.InboxEntry>> => {
-  const refusal = checkFence(transaction, fence) ?? checkSince(transaction, commit.sentSince)
+  const refusal = checkFence(transaction, fencing, fence) ?? checkSince(transaction, commit.sentSince)
   if (refusal !== undefined) return Result.fail(refusal)
   for (const write of commit.crypto) writeCrypto(transaction, write)
   const entries = commit.inbox.map((event) => appendInbox(transaction, event, fence.generation))
@@ -100,8 +108,8 @@ export const commit = (
 }
 
 /** Drops `pos`, unless the fence is stale. */
-export const expire = (transaction: SyncTransaction, fence: Lease.Fence): Refused<void> => {
-  const refusal = checkFence(transaction, fence)
+export const expire = (transaction: SyncTransaction, fencing: Fencing, fence: Lease.Fence): Refused<void> => {
+  const refusal = checkFence(transaction, fencing, fence)
   if (refusal !== undefined) return Result.fail(refusal)
   transaction.run(clearPos)
   return Result.succeed(undefined)

@@ -32,6 +32,11 @@ export interface SqliteClientConfig {
   readonly filename: string
   /** Opens without the right to write; the file must exist. Default false. */
   readonly readonly?: boolean
+  /**
+   * Keeps every other process out for as long as the client is open: for an application that is one process. The file's own
+   * lock is then what a lease is among several. Others fail with `LockTimeoutError`. Default false.
+   */
+  readonly exclusive?: boolean
   /** Prepared statements that are kept, least recently used first out. Default 200: more than the stores have. */
   readonly prepareCacheSize?: number
   readonly spanAttributes?: { readonly [key: string]: unknown }
@@ -262,10 +267,14 @@ const makeSync = (
 /** Switches to the write-ahead log, which lets readers and one writer work side by side. Fails while others do the same. */
 const configure = (db: DatabaseSync, options: SqliteClientConfig): void => {
   if (options.readonly === true || SqliteFile.isMemory(options.filename)) return
+  // Before the first use of the write-ahead log, or its shared memory would already be open to others.
+  if (options.exclusive === true) db.exec("PRAGMA locking_mode = EXCLUSIVE")
   const mode = db.prepare("PRAGMA journal_mode").get()?.["journal_mode"]
   if (mode !== "wal") db.exec("PRAGMA journal_mode = WAL")
   // After a burst of writes the log is cut back to 64 MiB, instead of keeping the disk space for good.
   db.exec("PRAGMA journal_size_limit = 67108864")
+  // The lock is taken by the first transaction, and kept.
+  if (options.exclusive === true) db.exec("BEGIN IMMEDIATE; COMMIT")
 }
 
 const open = (options: SqliteClientConfig): Effect.Effect<DatabaseSync, SqlError.SqlError, Scope.Scope> =>

@@ -1,6 +1,7 @@
 /**
  * A database file with everything that is stored in it: opened, migrated, and served as core's ports.
  */
+import { LeaseStoreMemory } from "@twinloop/core"
 import type { LeaseStore, StoreError, SyncStore } from "@twinloop/core"
 import { Effect, Layer } from "effect"
 import type { SqlClient } from "effect/sql"
@@ -26,7 +27,24 @@ export type SqliteStores = LeaseStore | SyncStore.SyncStore | SqliteClient.Sqlit
  * const stores = SqliteStores.layer({ filename: "/home/me/.local/share/app/account.db" })
  * ```
  */
-export const layer = (options: SqliteClient.SqliteClientConfig): Layer.Layer<SqliteStores, StoreError.StoreError> => {
+export const layer = (options: SqliteClient.SqliteClientConfig): Layer.Layer<SqliteStores, StoreError.StoreError> =>
+  Layer.mergeAll(SqliteLeaseStore.layer, SqliteSyncStore.layer).pipe(Layer.provideMerge(layerDatabase(options)))
+
+/**
+ * The same for an application that is one process: no other process can open the file meanwhile (it fails with `StoreBusy`),
+ * so leases are kept in memory and cost nothing.
+ */
+export const layerSingleProcess = (
+  options: SqliteClient.SqliteClientConfig
+): Layer.Layer<SqliteStores, StoreError.StoreError> =>
+  Layer.mergeAll(LeaseStoreMemory.layerMemory, SqliteSyncStore.layer).pipe(
+    Layer.provideMerge(layerDatabase({ ...options, exclusive: true }))
+  )
+
+/** The database itself, opened and migrated. */
+const layerDatabase = (
+  options: SqliteClient.SqliteClientConfig
+): Layer.Layer<SqliteClient.SqliteClient | SqlClient.SqlClient, StoreError.StoreError> => {
   const { filename } = options
   const client = Layer.effectContext(
     Layer.build(SqliteClient.layer(options)).pipe(
@@ -36,8 +54,5 @@ export const layer = (options: SqliteClient.SqliteClientConfig): Layer.Layer<Sql
   const migrated = Layer.effectDiscard(
     Migrations.migrate(filename).pipe(StoreFault.guard(filename, "prepare the database"))
   )
-  return Layer.mergeAll(SqliteLeaseStore.layer, SqliteSyncStore.layer).pipe(
-    Layer.provideMerge(migrated),
-    Layer.provideMerge(client)
-  )
+  return migrated.pipe(Layer.provideMerge(client))
 }

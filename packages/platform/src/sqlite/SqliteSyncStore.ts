@@ -26,7 +26,8 @@ const quarantineOptions: Effect.Effect<QuarantineTable.QuarantineOptions> = Effe
 
 const make = Effect.gen(function* () {
   const client = yield* SqliteClient.SqliteClient
-  const { filename } = client.config
+  const { exclusive, filename } = client.config
+  const fencing: ExtensionTables.Fencing = exclusive === true ? "exclusive" : "lease"
 
   const read = <A>(operation: string, body: (reader: SqliteClient.SyncReader) => A) =>
     client.readSync(body).pipe(StoreFault.guard(filename, operation))
@@ -47,10 +48,12 @@ const make = Effect.gen(function* () {
     extensionPosition: read("read the extension position", ExtensionTables.position),
     commitExtension: (fence, commit) =>
       write("commit the extension stream", true, (transaction, quarantine) =>
-        ExtensionTables.commit(transaction, fence, commit, quarantine)
+        ExtensionTables.commit(transaction, fencing, fence, commit, quarantine)
       ),
     expireExtension: (fence) =>
-      write("expire the extension connection", true, (transaction) => ExtensionTables.expire(transaction, fence)),
+      write("expire the extension connection", true, (transaction) =>
+        ExtensionTables.expire(transaction, fencing, fence)
+      ),
 
     loadMain: (connId) => read("load the rooms", (reader) => RoomTables.load(reader, connId)),
     commitMain: (commit) =>

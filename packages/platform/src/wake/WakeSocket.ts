@@ -142,3 +142,9 @@ export const layer = (options: { readonly directory: string }): Layer.Layer<Wake
  */
 export const layerDatabase = (filename: string): Layer.Layer<Wake | WakeListening> =>
   Layer.effectContext(Effect.flatMap(SocketDirectory.forDatabase(filename), makeContext))
+
+/** For an application that is one process: no socket, nobody to wake. */
+export const layerNone: Layer.Layer<Wake | WakeListening> = Layer.merge(
+  Wake.layerNone,
+  Layer.succeed(WakeListening, { close: Effect.void, open: Effect.void })
+)
