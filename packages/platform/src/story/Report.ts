@@ -58,6 +58,8 @@ export interface Story {
   readonly messages: { readonly sent: number; readonly roomsBehind: number }
   readonly handover: { readonly releaseMillis: ReadonlyArray<number>; readonly killMillis: ReadonlyArray<number> }
   readonly suspend: { readonly quietMillis: number; readonly quiet: boolean; readonly openConnections: number }
+  /** How the two processes ended when they were told to stop. */
+  readonly exitCodes: ReadonlyArray<number>
   readonly windowChanges: number
   readonly extensionLongestGapMillis: number
   readonly lastEventMillis: number
@@ -82,6 +84,10 @@ export const failures = (story: Story): ReadonlyArray<string> => {
   must(story.rooms === story.roomsExpected, `the room list has ${story.rooms} rooms instead of ${story.roomsExpected}`)
   must(suspend.quiet, "suspending did not end everything within its deadline")
   must(suspend.openConnections === 0, `${suspend.openConnections} TCP connections were open while suspended`)
+  must(
+    story.exitCodes.every((code) => code === 0),
+    `the processes ended with exit codes ${story.exitCodes.join(" and ")}`
+  )
   for (const millis of handover.releaseMillis) within("hand-over after a release", millis, bounds.releaseMillis)
   for (const millis of handover.killMillis) within("hand-over after a kill", millis, bounds.killMillis)
   within("becoming quiet", suspend.quietMillis, bounds.quietMillis)

@@ -154,30 +154,48 @@ const countConnections = (pid: number) =>
     Option.getOrElse(() => 0)
   )
 
-/** The owner is suspended: the other takes over, and nothing of the suspended one runs. */
-const suspend = Effect.fnUntraced(function* (world: World, owner: AppProcess.AppProcess, other: AppProcess.AppProcess) {
+/** Suspends the owner, and measures from the request until the other owns the stream. */
+const handOver = Effect.fnUntraced(function* (
+  world: World,
+  owner: AppProcess.AppProcess,
+  other: AppProcess.AppProcess
+) {
   const said = yield* other.said
-  const ownerSaid = yield* owner.said
   const from = yield* MonotonicClock.nowMillis
   const report = yield* control(world, owner, (client) => client.suspend(Report.bounds.quietMillis))
   const taken = yield* other.until("take over after a release", owns, { since: said })
-  const releaseMillis = taken.event.atMillis - from
+  return { report, millis: taken.event.atMillis - from }
+})
+
+/** Lets a suspended process go on; it follows the rooms, and waits for the stream. */
+const resume = Effect.fnUntraced(function* (world: World, app: AppProcess.AppProcess) {
+  const said = yield* app.said
+  yield* control(world, app, (client) => client.resume)
+  yield* app.until("wait for the stream after resuming", waits, { since: said })
+})
+
+/** The owner is suspended: the other takes over, and nothing of the suspended one runs. Then it goes on, to and fro. */
+const suspend = Effect.fnUntraced(function* (world: World, owner: AppProcess.AppProcess, other: AppProcess.AppProcess) {
+  const first = yield* handOver(world, owner, other)
+  const quietMillis = first.report.tookMillis ?? 0
   yield* tell(
     world,
-    `${owner.role} suspended, quiet after ${ms(report.tookMillis ?? 0)}; ${other.role} owns the stream after ${ms(releaseMillis)}`
+    `${owner.role} suspended, quiet after ${ms(quietMillis)}; ${other.role} owns the stream after ${ms(first.millis)}`
   )
-  const isQuiet = (event: RunEvent): boolean => event.event === "quiet"
-  const quiet = yield* owner.until("become quiet", isQuiet, { since: ownerSaid })
   const connections = yield* countConnections(owner.pid)
   yield* Effect.sleep(SUSPENDED_MILLIS)
   const later = yield* countConnections(owner.pid)
-  yield* control(world, owner, (client) => client.resume)
-  yield* owner.until("wait for the stream after resuming", waits, { since: quiet.next })
-  yield* tell(world, `${owner.role} resumed, and waits for the stream`)
+  yield* resume(world, owner)
+  const back = yield* handOver(world, other, owner)
+  yield* resume(world, other)
+  const again = yield* handOver(world, owner, other)
+  yield* resume(world, owner)
+  const releaseMillis = [first, back, again].map(({ millis }) => millis)
+  yield* tell(world, `resumed; to and fro twice more: ${releaseMillis.slice(1).map(ms).join(" and ")}`)
   return {
     releaseMillis,
-    quietMillis: report.tookMillis ?? 0,
-    quiet: report.quiet,
+    quietMillis,
+    quiet: first.report.quiet,
     openConnections: Math.max(connections, later)
   }
 })
@@ -228,6 +246,26 @@ const cutOff = Effect.fnUntraced(function* (world: World, app: AppProcess.AppPro
   )
 })
 
+/** Starts a process, and waits until it follows the rooms and owns the stream, or waits for it. */
+const enter = Effect.fnUntraced(function* (
+  world: World,
+  role: string,
+  arrived: (event: RunEvent) => boolean,
+  as: string
+) {
+  const from = yield* MonotonicClock.nowMillis
+  const app = yield* AppProcess.start(role, world.database)
+  const { event } = yield* app.until("be in sync", arrived, { limitMillis: 60_000 })
+  yield* tell(world, `${role} (process ${app.pid}) is in sync ${ms(event.atMillis - from)} after its start, ${as}`)
+  return app
+})
+
+/** Stops a process as an operator does; gives its exit code. */
+const stop = Effect.fnUntraced(function* (world: World, app: AppProcess.AppProcess) {
+  yield* control(world, app, (client) => client.stop)
+  return yield* app.exitCode
+})
+
 /** Everything that happens between the start of both processes and the last event. */
 const play = Effect.fnUntraced(function* (
   world: World,
@@ -239,10 +277,11 @@ const play = Effect.fnUntraced(function* (
   const extensionLongestGapMillis = yield* scroll(world, main, rooms)
   const suspended = yield* suspend(world, main, standby)
   const killMillis = yield* kill(world, standby, main)
+  const successor = yield* enter(world, STANDBY, waits, "and waits for the stream")
   yield* expire(world, main)
   yield* cutOff(world, main)
   const measured: Measured = {
-    releaseMillis: [suspended.releaseMillis],
+    releaseMillis: suspended.releaseMillis,
     killMillis: [killMillis],
     quietMillis: suspended.quietMillis,
     quiet: suspended.quiet,
@@ -250,7 +289,7 @@ const play = Effect.fnUntraced(function* (
     windowChanges: WINDOW_CHANGES,
     extensionLongestGapMillis
   }
-  return measured
+  return { measured, standby: successor }
 })
 
 /** The numbers in the inbox, in its order. */
@@ -337,37 +376,22 @@ const prepare = Effect.fnUntraced(function* (options: Options, startedAtMillis: 
   return world
 })
 
-/** Starts a process, and waits until it follows the rooms and owns the stream, or waits for it. */
-const enter = Effect.fnUntraced(function* (
-  world: World,
-  role: string,
-  arrived: (event: RunEvent) => boolean,
-  as: string
-) {
-  const from = yield* MonotonicClock.nowMillis
-  const app = yield* AppProcess.start(role, world.database)
-  const { event } = yield* app.until("be in sync", arrived, { limitMillis: 60_000 })
-  yield* tell(world, `${role} (process ${app.pid}) is in sync ${ms(event.atMillis - from)} after its start, ${as}`)
-  return app
-})
-
 const perform = Effect.fnUntraced(function* (options: Options) {
   const startedAtMillis = yield* MonotonicClock.nowMillis
   const world = yield* prepare(options, startedAtMillis)
   yield* tell(world, `the homeserver (${options.homeserver}) has ${options.rooms} rooms; bob starts to send`)
   const sending = yield* Effect.forkScoped(world.sender.sending)
   const main = yield* enter(world, MAIN, inSync, "and owns the stream")
-  const standby = yield* enter(world, STANDBY, waits, "and waits for the stream")
-  const measured = yield* play(world, main, standby, options.rooms)
+  const first = yield* enter(world, STANDBY, waits, "and waits for the stream")
+  const { measured, standby } = yield* play(world, main, first, options.rooms)
 
   yield* world.sender.finish
   yield* Fiber.join(sending)
   const sent = yield* world.sender.sent
   const lastEventMillis = yield* settle(sent.toDevice)
   const roomsBehind = yield* settleRooms(MAIN, sent.lastMessage)
-  yield* control(world, main, (client) => client.stop)
-  const exitCode = yield* main.exitCode
-  yield* tell(world, `both stopped; ${MAIN} ended with exit code ${exitCode}`)
+  const exitCodes = [yield* stop(world, standby), yield* stop(world, main)]
+  yield* tell(world, `both stopped, with exit codes ${exitCodes.join(" and ")}`)
   const story: Report.Story = {
     homeserver: options.homeserver,
     rooms: yield* countRooms(MAIN),
@@ -376,6 +400,7 @@ const perform = Effect.fnUntraced(function* (options: Options) {
     messages: { sent: sent.messages, roomsBehind },
     handover: { releaseMillis: measured.releaseMillis, killMillis: measured.killMillis },
     suspend: { quietMillis: measured.quietMillis, quiet: measured.quiet, openConnections: measured.openConnections },
+    exitCodes,
     windowChanges: measured.windowChanges,
     extensionLongestGapMillis: measured.extensionLongestGapMillis,
     lastEventMillis,

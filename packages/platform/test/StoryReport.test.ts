@@ -1,0 +1,89 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import * as Report from "../src/story/Report.ts"
+
+const numbers = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, index) => index + 1)
+
+const good: Report.Story = {
+  homeserver: "dev",
+  rooms: 205,
+  roomsExpected: 205,
+  toDevice: Report.compare(100, numbers(100)),
+  messages: { sent: 30, roomsBehind: 0 },
+  handover: { releaseMillis: [20], killMillis: [25] },
+  suspend: { quietMillis: 9, quiet: true, openConnections: 0 },
+  exitCodes: [0, 0],
+  windowChanges: 100,
+  extensionLongestGapMillis: 60,
+  lastEventMillis: 40,
+  tookMillis: 14_000
+}
+
+describe("Report.compare", () => {
+  it("finds nothing wrong when every number is there once and in order", () => {
+    assert.deepStrictEqual(Report.compare(3, [1, 2, 3]), { sent: 3, applied: 3, lost: 0, duplicated: 0, outOfOrder: 0 })
+  })
+
+  it("counts what is lost, doubled and out of order", () => {
+    assert.deepStrictEqual(Report.compare(5, [1, 3, 2, 2, 5]), {
+      sent: 5,
+      applied: 4,
+      lost: 1,
+      duplicated: 1,
+      outOfOrder: 1
+    })
+  })
+
+  it("tells every inbox that isn't the numbers in order from the one that is", () => {
+    const inboxes = fc.array(fc.integer({ min: 1, max: 8 }), { maxLength: 10 })
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 8 }), inboxes, (sent, inbox) => {
+        const found = Report.compare(sent, inbox)
+        const isPerfect = inbox.length === sent && inbox.every((number, index) => number === index + 1)
+        const saysPerfect =
+          found.lost === 0 && found.duplicated === 0 && found.outOfOrder === 0 && found.applied === found.sent
+        assert.strictEqual(saysPerfect, isPerfect)
+      }),
+      { numRuns: 2_000 }
+    )
+  })
+})
+
+describe("Report.longestGap", () => {
+  it("counts the time before the first and after the last moment too", () => {
+    assert.strictEqual(Report.longestGap(0, 100, [10, 20, 90]), 70)
+    assert.strictEqual(Report.longestGap(0, 100, [60, 70]), 60)
+    assert.strictEqual(Report.longestGap(0, 100, [10, 20]), 80)
+  })
+
+  it("leaves moments outside alone, and is the whole time when nothing happens", () => {
+    assert.strictEqual(Report.longestGap(50, 100, [10, 120]), 50)
+  })
+})
+
+describe("Report.failures", () => {
+  it("finds none in a story that kept everything", () => {
+    assert.deepStrictEqual(Report.failures(good), [])
+  })
+
+  const broken: ReadonlyArray<readonly [string, Partial<Report.Story>]> = [
+    ["a lost event", { toDevice: Report.compare(100, numbers(99)) }],
+    ["an event applied twice", { toDevice: Report.compare(100, [...numbers(100), 100]) }],
+    ["events out of order", { toDevice: Report.compare(3, [2, 1, 3]) }],
+    ["an event that nobody sent", { toDevice: Report.compare(99, numbers(100)) }],
+    ["a sender that sent nothing", { toDevice: Report.compare(0, []) }],
+    ["a room without its latest message", { messages: { sent: 30, roomsBehind: 1 } }],
+    ["a missing room", { rooms: 204 }],
+    ["a suspension that was not quiet", { suspend: { ...good.suspend, quiet: false } }],
+    ["a process that didn't end well", { exitCodes: [0, 1] }],
+    ["a connection that stayed open", { suspend: { ...good.suspend, openConnections: 1 } }],
+    ["a late hand-over", { handover: { ...good.handover, releaseMillis: [Report.bounds.releaseMillis + 1] } }],
+    ["a late take-over", { handover: { ...good.handover, killMillis: [Report.bounds.killMillis + 1] } }],
+    ["a slow suspension", { suspend: { ...good.suspend, quietMillis: Report.bounds.quietMillis + 1 } }],
+    ["a gap in the extension loop", { extensionLongestGapMillis: Report.bounds.extensionGapMillis + 1 }],
+    ["a late last event", { lastEventMillis: Report.bounds.lastEventMillis + 1 }]
+  ]
+  it.each(broken)("finds %s", (_, change) => {
+    assert.isNotEmpty(Report.failures({ ...good, ...change }))
+  })
+})
