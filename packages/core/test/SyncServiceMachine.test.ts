@@ -161,7 +161,7 @@ describe("SyncServiceMachine summarises", () => {
     assert.deepStrictEqual(after({ _tag: "Start" }), loading)
     const loaded: MainLoopMachine.Input = { _tag: "Loaded", pos: undefined, count: undefined, rooms: [], nowMillis: 0 }
     assert.deepStrictEqual(after(loaded), { _tag: "Loading", loaded: 0 })
-    assert.deepStrictEqual(answered(1), { _tag: "Loading", loaded: 50, total: 50 })
+    assert.deepStrictEqual(answered(1), { _tag: "Loading", loaded: 20, total: 50 })
     assert.deepStrictEqual(answered(2), syncing)
     assert.deepStrictEqual(
       after({ _tag: "PollFailed", epoch: 3, ...failed("network") }),

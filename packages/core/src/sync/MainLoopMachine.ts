@@ -86,6 +86,8 @@ export interface Loop {
   readonly count: number | undefined
   /** How many rooms the next request's window holds. */
   readonly window: number
+  /** How many rooms the last committed window held: how far loading has come. */
+  readonly loaded: number
   /** How many rooms the window grows by. */
   readonly batch: number
   /** Failures in a row. */
@@ -218,6 +220,7 @@ const requestOf = (config: Config, loop: Loop): SyncRequest => ({
 const recovering = (config: Config, loop: Loop): Loop => ({
   ...loop,
   phase: "recovering",
+  loaded: 0,
   window: Math.min(config.sync.initialWindow, loop.batch),
   answered: undefined
 })
@@ -248,9 +251,10 @@ const smallerBatch = (config: Config, loop: Loop): number =>
   Math.max(1, Math.floor(Math.min(loop.batch, config.sync.windowBatch) / 2))
 
 /** Where the loop stands after a committed response: the window grows until it holds every room. */
-const grown = (config: Config, loop: Loop): Loop => {
+const grown = (config: Config, committed: Loop): Loop => {
   const { initialWindow, windowBatch } = config.sync
-  const count = loop.count ?? 0
+  const count = committed.count ?? 0
+  const loop = { ...committed, loaded: Math.min(committed.window, count) }
   if (isLoaded(loop)) {
     return {
       ...loop,
@@ -325,6 +329,7 @@ const freshLoop = (config: Config, view: View, input: Extract<Input, { _tag: "Lo
   batch: config.sync.windowBatch,
   attempt: 0,
   respondedAtMillis: input.nowMillis,
+  loaded: 0,
   unseen: input.pos === undefined ? new Set(input.rooms) : undefined,
   epoch: 0
 })

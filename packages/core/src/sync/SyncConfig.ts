@@ -18,7 +18,7 @@ export interface SyncConfigShape {
   readonly waitPollMillis: number
   /** How long a place in the queue lasts without a refresh (at half of it): a dead waiter must not block others for long. */
   readonly ticketMillis: number
-  /** How long a waiter that is handed the lease has to confirm it: wide of one event-loop turn, far below a lease. */
+  /** How long a waiter that is handed the lease has to confirm it: longer than its poll, for when it misses the signal. */
   readonly handoverMillis: number
 
   // --- the loops
@@ -73,7 +73,7 @@ export const defaults: SyncConfigShape = {
   renewMillis: 3_300,
   waitPollMillis: 1_000,
   ticketMillis: 15_000,
-  handoverMillis: 1_000,
+  handoverMillis: 3_000,
   pollTimeoutMillis: 30_000,
   networkTimeoutMillis: 30_000,
   initialWindow: 20,

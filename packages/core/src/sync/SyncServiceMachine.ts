@@ -66,7 +66,7 @@ export const stopped: LoopStatus = { _tag: "Stopped" }
 
 const loading = (loop: MainLoopMachine.Loop): LoopStatus => ({
   _tag: "Loading",
-  loaded: Math.min(loop.window, loop.count ?? 0),
+  loaded: loop.loaded,
   ...(loop.count === undefined ? {} : { total: loop.count })
 })
 
