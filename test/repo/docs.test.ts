@@ -6,12 +6,17 @@ import { spawnSync } from "node:child_process"
 import { existsSync, globSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { SyncConfig } from "@twinloop/core"
+import { Lifecycle } from "@twinloop/platform"
+import * as ExitCode from "../../packages/platform/src/cli/ExitCode.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const read = (path: string): string => readFileSync(join(root, path), "utf8")
 const isInstalled = (path: string): boolean => /(^|\/)node_modules(\/|$)/.test(path)
 const find = (pattern: string): ReadonlyArray<string> =>
   globSync(pattern, { cwd: root, exclude: (path) => isInstalled(path) }).filter((path) => !isInstalled(path))
+
+const toNumber = (text: string): number => Number(text.replaceAll("_", ""))
 
 const documents = find("**/*.md")
 const sources = find("{packages,examples,test,bench,scripts}/**/*.{ts,js}")
@@ -40,27 +45,71 @@ describe("README and CONTRIBUTING", () => {
     assert.include(lines, "npm ci && npm test")
   })
 
-  it("show code that compiles", () => {
-    // Inside the repository, so that packages resolve; in a folder that no tool looks at.
-    const folder = mkdtempSync(join(root, "node_modules/.twinloop-docs-"))
-    try {
-      const samples = [...read("README.md").matchAll(/^```ts\n([^]*?)^```$/gm)].map((m) => m[1] ?? "")
-      assert.isAbove(samples.length, 0)
-      samples.forEach((sample, index) => writeFileSync(join(folder, `README${index}.ts`), sample))
-      const files = samples.map((_, index) => `README${index}.ts`)
-      writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ extends: join(root, "tsconfig.json"), files }))
-      const args = [join(root, "node_modules/typescript/bin/tsc"), "-p", folder, "--listFiles"]
-      const tsc = spawnSync(process.execPath, args, { encoding: "utf8" })
-      assert.include(tsc.stdout, join(folder, "README0.ts"), "the compiler has seen the code")
-      const errors = tsc.stdout.split("\n").filter((line) => /README\d+\.ts\(/.test(line))
-      assert.deepStrictEqual(errors, [])
-    } finally {
-      rmSync(folder, { recursive: true })
-    }
-  })
-
   it("promise each invariant", () => {
     for (let n = 1; n <= 10; n++) assert.match(read("README.md"), new RegExp(`\\*\\*I${n} `))
+  })
+})
+
+describe("README", () => {
+  const text = read("README.md")
+
+  it("lists the exit codes that there are, each once", () => {
+    const section = text.slice(text.indexOf("## Exit codes"))
+    const listed = [...section.matchAll(/^\| (\d+) \|/gm)].map((match) => Number(match[1]))
+    assert.deepStrictEqual(listed, [...Object.values(ExitCode.exitCodes), ...Object.values(Lifecycle.exitCodes)])
+  })
+
+  it("leads to every guide and reference page", () => {
+    const pages = find("docs/{guides,reference}/*.md")
+    assert.isAbove(pages.length, 5)
+    for (const page of pages) assert.include(text, `](${page})`)
+  })
+})
+
+describe("docs/reference", () => {
+  it("gives every value of SyncConfig with its default", () => {
+    const rows = read("docs/reference/configuration.md").matchAll(/^\| `(\w+)` \| `([^`]+)` \| \S/gm)
+    const documented = [...rows].map(([, name = "", value = ""]) => [
+      name,
+      /^[\d_]+$/.test(value) ? toNumber(value) : value
+    ])
+    assert.deepStrictEqual(Object.fromEntries(documented), { ...SyncConfig.defaults })
+  })
+
+  it("explains every typed error, and none that there isn't", () => {
+    const defined = find("packages/*/src/**/*.ts")
+      .filter((path) => !path.includes("/testing/"))
+      .flatMap((path) =>
+        [...read(path).matchAll(/class (\w+) extends Schema\.TaggedError</g)].map((match) => match[1] ?? "")
+      )
+    const text = read("docs/reference/errors.md")
+    const [explained = "", classes = ""] = text.split("## What a loop does about it")
+    const named = [
+      ...[...explained.matchAll(/^## (\w+Error)$/gm)].map((match) => match[1] ?? ""),
+      ...[...explained.matchAll(/^\| `(\w+)` \| \S/gm)].map((match) => match[1] ?? "")
+    ]
+    assert.deepStrictEqual(named.sort(), defined.sort())
+    // Each class stands once in its table, and nowhere is a class that a loop doesn't know.
+    const listed = [...classes.matchAll(/^\| `(\w+)` \|/gm)].map((match) => match[1] ?? "")
+    const policy = read("packages/core/src/sync/SupervisionPolicy.ts")
+    const known = [...policy.matchAll(/^ {2}\| "(\w+)"$/gm)].map((match) => match[1] ?? "")
+    assert.deepStrictEqual(listed, known)
+  })
+
+  it("names for each invariant tests that exist", () => {
+    const sections = read("docs/reference/invariants.md")
+      .split(/^## (?=I\d)/m)
+      .slice(1)
+    assert.lengthOf(sections, 10)
+    sections.forEach((section, index) => {
+      const invariant = `I${index + 1}`
+      const tests = [...section.matchAll(/^- `([^`]+)`: "(.+)"$/gm)].map(([, path = "", name = ""]) => ({ path, name }))
+      assert.isAbove(tests.length, 0, invariant)
+      for (const { name, path } of tests) {
+        assert.match(name, new RegExp(`^(I\\d+, )*${invariant}[:,]`), "a test names the invariant that it proves")
+        assert.include(read(path), name, `${path} has no such test`)
+      }
+    })
   })
 })
 
@@ -116,6 +165,48 @@ describe("docs/adr", () => {
 })
 
 describe("documents and sources", () => {
+  it("show code that compiles", { timeout: 120_000 }, () => {
+    // Inside the repository, so that packages resolve; in a folder that no tool looks at.
+    const folder = mkdtempSync(join(root, "node_modules/.twinloop-docs-"))
+    try {
+      const samples = documents.flatMap((path) =>
+        [...read(path).matchAll(/^```ts\n([^]*?)^```$/gm)].map((match, index) => ({
+          file: `${path.replaceAll("/", "-")}-${index}.ts`,
+          code: match[1] ?? ""
+        }))
+      )
+      assert.isAbove(samples.length, 5)
+      for (const { code, file } of samples) writeFileSync(join(folder, file), code)
+      const files = samples.map(({ file }) => file)
+      writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ extends: join(root, "tsconfig.json"), files }))
+      const args = [join(root, "node_modules/typescript/bin/tsc"), "-p", folder, "--listFiles"]
+      const tsc = spawnSync(process.execPath, args, { encoding: "utf8" })
+      for (const file of files) assert.include(tsc.stdout, join(folder, file), "the compiler has seen the code")
+      const errors = tsc.stdout.split("\n").filter((line) => /\.md-\d+\.ts\(/.test(line))
+      assert.deepStrictEqual(errors, [])
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  it("name only files and folders that exist", () => {
+    for (const path of documents) {
+      for (const [, name = ""] of read(path).matchAll(/`((?:packages|examples|test|scripts|docs|bench)\/[\w./-]+)`/g)) {
+        assert.isTrue(existsSync(join(root, name)), `${path} names ${name}`)
+      }
+    }
+  })
+
+  it("name only commands of twinloop that exist", () => {
+    const sources = find("packages/platform/src/cli/*.ts").map(read).join("\n")
+    const commands = [...sources.matchAll(/Command\.make\(\s*"([\w-]+)"/g)].map((match) => match[1] ?? "")
+    for (const path of documents) {
+      for (const [, command = ""] of read(path).matchAll(/(?:`|npx |^)twinloop ([a-z]+)/gm)) {
+        assert.include(commands, command, `${path} names a command that there isn't`)
+      }
+    }
+  })
+
   it("link only to files that exist", () => {
     for (const path of documents) {
       for (const [, target = ""] of read(path).matchAll(/\]\(([^)\s]+)\)/g)) {
