@@ -68,6 +68,8 @@ export interface SqliteClient extends SqlClient.SqlClient {
    * is a defect, except for a `SyntaxError`: stored JSON that isn't JSON. `body` can run several times, so it must change
    * nothing but the database.
    *
+   * Fails without having written anything when the file was deleted or replaced since it was opened.
+   *
    * `durable`: synced to disk before it returns (`synchronous=FULL`). Otherwise a power loss can undo it, though never
    * out of order.
    */
@@ -235,6 +237,7 @@ const beginDurable = ["PRAGMA synchronous = FULL", "BEGIN IMMEDIATE"]
 /** The synchronous hooks, which take turns with everything else that uses the connection. */
 const makeSync = (
   db: DatabaseSync,
+  assertUnmoved: () => void,
   prepare: Prepare,
   semaphore: Semaphore.Semaphore,
   openTransaction: SqlClient.SqlClient["transactionService"]
@@ -246,6 +249,7 @@ const makeSync = (
   ): Effect.Effect<A, E | SqlError.SqlError> => {
     const attempt = Effect.suspend((): Effect.Effect<A, E | SqlError.SqlError> => {
       try {
+        if (begin !== beginRead) assertUnmoved()
         return Effect.fromResult(runTransaction(db, transaction, begin, body))
       } catch (cause) {
         const stored = isSqliteCause(cause) || cause instanceof SyntaxError || !db.isOpen
@@ -317,7 +321,7 @@ export const make = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"], ...Object.entries(options.spanAttributes ?? {})]
   })
-  const sync = makeSync(db, prepare, semaphore, client.transactionService)
+  const sync = makeSync(db, SqliteFile.guard(options.filename), prepare, semaphore, client.transactionService)
   return Object.assign(client, { config: options, ...sync })
 })
 

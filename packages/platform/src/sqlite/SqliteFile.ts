@@ -4,6 +4,10 @@
  * SQLite gives `-wal` and `-shm` the mode of the database file, so that a file which is created with 0600 keeps all three
  * private.
  *
+ * Includes the guard that notices when the file was deleted or replaced while it is in use: SQLite itself, in write-ahead
+ * mode, goes on writing to the file that has no name any more, while another process makes a new one under that name. Each
+ * would then own the extension stream in a database of its own (invariant I1).
+ *
  * Gotchas: closing any descriptor of a database file drops every POSIX lock that this process holds on it
  * (sqlite.org/howtocorrupt.html, section 2.2). So the file is opened here only when this call creates it (`wx`), when
  * nobody can hold a lock on it yet, and an existing one is changed by its path.
@@ -47,4 +51,30 @@ export const prepare = (filename: string): void => {
   unlessCode("EEXIST", () => mkdirSync(dirname(path), { mode: privateDirectory }))
   unlessCode("EEXIST", () => closeSync(openSync(path, "wx", privateFile)))
   for (const file of [path, `${path}-wal`, `${path}-shm`]) makePrivate(file)
+}
+
+/** SQLite's own code for a database file that was moved: SQLITE_READONLY_DBMOVED (sqlite.org/rescode.html). */
+export const movedCode = 1032
+
+/** The file under the database's name is not the one that was opened. */
+class FileMoved extends Error {
+  readonly errcode = movedCode
+}
+
+const identityOf = (path: string): string | undefined => {
+  const stat = statSync(path, { throwIfNoEntry: false, bigint: true })
+  return stat === undefined ? undefined : `${stat.dev}:${stat.ino}`
+}
+
+/**
+ * Remembers which file a name stands for. What it gives throws when that has changed since, with `errcode` {@link movedCode};
+ * asking costs microseconds.
+ */
+export const guard = (filename: string): (() => void) => {
+  if (isMemory(filename)) return () => {}
+  const path = resolve(filename)
+  const opened = identityOf(path)
+  return () => {
+    if (identityOf(path) !== opened) throw new FileMoved("the file was deleted or replaced since it was opened")
+  }
 }

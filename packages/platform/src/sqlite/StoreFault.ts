@@ -3,7 +3,7 @@
  * what happened, to which file, and what to do next.
  *
  * Gotchas: SQLite's extended result codes carry the primary code in their low byte (sqlite.org/rescode.html), and only
- * that is looked at.
+ * that is looked at, except for a moved file.
  *
  * Not here: refusals that protect the data, which the stores decide (`SqliteSyncStore.ts`).
  */
@@ -11,6 +11,7 @@ import { StoreError } from "@twinloop/core"
 import { Effect, Predicate, Schema } from "effect"
 import { Migrator, SqlError } from "effect/sql"
 import * as SqliteClient from "./SqliteClient.ts"
+import * as SqliteFile from "./SqliteFile.ts"
 
 type Explain = (file: string, cause: unknown) => StoreError.StoreErrorReason
 
@@ -41,6 +42,11 @@ const cannotOpen: Explain = (file, cause) =>
   new StoreError.StoreUnavailable({
     message: `the database ${file} can't be opened (${detail(cause)}); check that its directory exists and that the path names a file`,
     cause
+  })
+
+const moved: Explain = (file) =>
+  new StoreError.StoreReadOnly({
+    message: `the database ${file} is gone: the file was deleted or replaced while it was in use, and nothing was written; stop every process of the account, put the file back or log in again, then start again`
   })
 
 const failed: Explain = (file, cause) =>
@@ -78,7 +84,7 @@ const explain = (cause: unknown): Explain => {
   // A column that should hold JSON.
   if (cause instanceof SyntaxError) return corrupt
   if (Predicate.hasProperty(cause, "errcode") && typeof cause.errcode === "number") {
-    return bySqlite[cause.errcode & 0xff] ?? failed
+    return cause.errcode === SqliteFile.movedCode ? moved : (bySqlite[cause.errcode & 0xff] ?? failed)
   }
   if (Predicate.hasProperty(cause, "code") && typeof cause.code === "string") return byFileSystem[cause.code] ?? failed
   return failed
