@@ -58,7 +58,9 @@ export type Process = Program.Program<RunEvent>
 export const start = (
   { database }: Account,
   role: string,
-  options: Pick<RunOptions, "clockOffsetMillis"> & { readonly config?: Partial<SyncConfig.SyncConfigShape> } = {}
+  options: Pick<RunOptions, "clockOffsetMillis" | "freePages"> & {
+    readonly config?: Partial<SyncConfig.SyncConfigShape>
+  } = {}
 ): Effect.Effect<Process, never, Scope.Scope> => {
   const all: RunOptions = { database, ...options, config: { ...options.config, role } }
   return Program.start<RunEvent>("./fixtures/run.ts", JSON.stringify(all))

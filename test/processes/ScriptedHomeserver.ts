@@ -49,6 +49,12 @@ interface Tokens {
   refresh: string | undefined
 }
 
+/** Well above the time in which the end of a socket is seen, and below the delays that tests script. */
+const OVERLAP_MILLIS = 100
+
+/** How long a refresh takes. */
+const REFRESH_MILLIS = 100
+
 const DEVICE = "DEVICE"
 export const USER = "@alice:scripted"
 export const PASSWORD = "correct horse"
@@ -74,9 +80,10 @@ export class ScriptedHomeserver {
   readonly seen: Array<Seen> = []
   /** How many requests of any kind have come in. */
   requests = 0
-  /** Requests per connection that have no answer and whose client is still there; and the most there ever were. */
+  /** Requests per connection that have no answer and whose client is still there. */
   readonly inFlight = new Map<string, number>()
-  readonly mostInFlight = new Map<string, number>()
+  /** Connections on which a request was still open some time after a newer one had come in. */
+  readonly overlaps: Array<string> = []
   /** `POST /refresh` that were answered with tokens, and that were refused. */
   refreshed = 0
   refreshRefused = 0
@@ -87,6 +94,8 @@ export class ScriptedHomeserver {
   tokens: Tokens = { access: "access-0", refresh: undefined }
 
   private readonly connections = new Map<string, Connection>()
+  /** The newest request of each connection. */
+  private readonly open = new Map<string, ServerResponse>()
   private readonly waiting = new Set<() => void>()
   private server: Server = this.newServer()
   private pos = 0
@@ -119,10 +128,11 @@ export class ScriptedHomeserver {
     return new Promise((resolve) => this.server.listen({ host: "127.0.0.1", port }, resolve))
   }
 
-  /** Dies as a killed process does: every connection is reset. */
+  /** Dies as a killed process does: every connection is reset, and no position is known afterwards. Can `listen` again. */
   kill(): Promise<void> {
     const { server } = this
     this.server = this.newServer()
+    this.connections.clear()
     return new Promise((resolve) => {
       server.close(() => resolve())
       server.closeAllConnections()
@@ -170,8 +180,12 @@ export class ScriptedHomeserver {
       return answer(response, 401, { errcode: "M_UNKNOWN_TOKEN", error: "unknown refresh token" })
     }
     this.refreshed++
-    this.tokens = { access: `access-${this.refreshed}`, refresh: `refresh-${this.refreshed}` }
-    answer(response, 200, { access_token: this.tokens.access, refresh_token: this.tokens.refresh })
+    const tokens = { access: `access-${this.refreshed}`, refresh: `refresh-${this.refreshed}` }
+    // Slowly, so that two that ask at the same moment are both accepted, and seen.
+    setTimeout(() => {
+      this.tokens = tokens
+      answer(response, 200, { access_token: tokens.access, refresh_token: tokens.refresh })
+    }, REFRESH_MILLIS)
   }
 
   private sync(url: URL, body: Json, response: ServerResponse): void {
@@ -197,9 +211,13 @@ export class ScriptedHomeserver {
   }
 
   private countInFlight(connId: string, response: ServerResponse): void {
-    const count = (this.inFlight.get(connId) ?? 0) + 1
-    this.inFlight.set(connId, count)
-    this.mostInFlight.set(connId, Math.max(count, this.mostInFlight.get(connId) ?? 0))
+    const before = this.open.get(connId)
+    // The end of an aborted request and its successor come on two sockets, in any order.
+    setTimeout(() => {
+      if (before !== undefined && !before.closed) this.overlaps.push(connId)
+    }, OVERLAP_MILLIS)
+    this.open.set(connId, response)
+    this.inFlight.set(connId, (this.inFlight.get(connId) ?? 0) + 1)
     response.once("close", () => this.inFlight.set(connId, (this.inFlight.get(connId) ?? 0) - 1))
   }
 
@@ -236,11 +254,13 @@ export class ScriptedHomeserver {
     return this.sent > Math.max(Number(since ?? 0), this.acknowledged)
   }
 
+  /** Rooms in the windows of a request, by number; the newest one is the first of every list. */
   private wantedRooms(body: Json): ReadonlyArray<number> {
     const wanted = new Set<number>()
     for (const list of Object.values(objectAt(body, "lists")) as ReadonlyArray<Json>) {
       const [start, end] = (list["ranges"] as ReadonlyArray<readonly [number, number]>)[0] ?? [0, -1]
-      for (let room = start; room <= Math.min(end, this.script.rooms - 1); room++) wanted.add(room)
+      const last = Math.min(end, this.script.rooms - 1)
+      for (let position = start; position <= last; position++) wanted.add(this.script.rooms - 1 - position)
     }
     return [...wanted]
   }
@@ -280,7 +300,7 @@ export class ScriptedHomeserver {
       rooms[`!room${room}:scripted`] = {
         initial: true,
         name: `Room ${room}`,
-        bump_stamp: 1_000_000 - room,
+        bump_stamp: room + 1,
         required_state: [],
         timeline: []
       }
