@@ -350,6 +350,21 @@ describe("SyncService", () => {
       })
     )
 
+    it.effect("misses no view that is set while the loop is being made", () =>
+      Effect.gen(function* () {
+        for (let yields = 0; yields < 40; yields++) {
+          const world = yield* makeWorld()
+          const { service } = yield* startProcess(world, "app")
+          yield* Effect.forkChild(service.start)
+          yield* Effect.repeat(Effect.yieldNow, { times: yields })
+          yield* service.setWindow([0, 9])
+          yield* settle
+          const last = (yield* world.sim.syncs(MAIN)).at(-1)
+          assert.deepStrictEqual(last?.request.lists["window"]?.range, [0, 9], `after ${yields} yields`)
+        }
+      })
+    )
+
     it.effect("refuses more open rooms than the homeserver takes, and changes nothing", () =>
       Effect.gen(function* () {
         const { service, world } = yield* setUp
@@ -428,11 +443,24 @@ describe("SyncService", () => {
 
     it.effect("twice at once is one after the other", () =>
       Effect.gen(function* () {
-        const { service, world } = yield* setUp
+        const world = yield* makeWorld()
+        let calls = 0
+        const { service } = yield* startProcess(world, "app", {
+          store: (store) => ({
+            ...store,
+            expireMain: (conn) => Effect.andThen(Effect.sleep(calls++ * 1_000), store.expireMain(conn))
+          })
+        })
         yield* service.start
         yield* settle
-        yield* Effect.all([service.expireSessions, service.expireSessions], { concurrency: "unbounded" })
-        yield* settle
+        const both = yield* Effect.forkChild(
+          Effect.all([service.expireSessions, service.expireSessions], { concurrency: "unbounded" })
+        )
+        yield* advance(500)
+        assert.strictEqual(calls, 2)
+        assert.strictEqual(yield* world.sim.inFlight(), 0, "the second one is at work, and nothing runs meanwhile")
+        yield* advance(500)
+        yield* Fiber.join(both)
         assert.deepStrictEqual(tags(yield* service.state), ["Running", "Syncing", "Syncing"])
         assert.strictEqual(yield* world.sim.inFlight(), 2)
       })

@@ -198,6 +198,16 @@ describe("SyncService under faults", () => {
         yield* advance("10 minutes")
         const asked = (yield* world.sim.requests).length - before
         assert.isAtMost(asked, 250)
+        // What a probe is for: the loops try when it is answered, and not when their own wait is over.
+        const requests = yield* world.sim.requests
+        const probes = requests.filter(({ operation }) => operation === "versions")
+        assert.isAtLeast(probes.length, 20)
+        for (const { endedAtMillis } of probes) {
+          const tried = requests.filter(({ operation, startedAtMillis }) => {
+            return operation === "sync" && startedAtMillis === endedAtMillis
+          })
+          assert.lengthOf(tried, 2, `at ${endedAtMillis}`)
+        }
         assert.strictEqual((yield* service.state)._tag, "Offline")
       })
     )

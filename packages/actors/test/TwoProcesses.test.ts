@@ -68,6 +68,7 @@ describe("two processes of one account", () => {
       yield* first.kill
       yield* settle
       assert.strictEqual(yield* second.lease, "Held")
+      assert.strictEqual(yield* world.sim.inFlight(), 2, "the dead one's sockets are closed")
       assert.lengthOf(yield* appliedNumbers(world), 50, "the homeserver sent them again")
       yield* advance("2 minutes")
       yield* assertExactlyOnce(world, [first, second])

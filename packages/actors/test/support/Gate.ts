@@ -5,7 +5,7 @@
  * Frozen, it neither asks nor hears until it is thawed; what it asked before is done meanwhile, as by a kernel or a server.
  * Its timers go on, as those of a process that was frozen seem to have when it is thawed.
  */
-import { Deferred, Effect, Latch } from "effect"
+import { Deferred, Effect, Latch, Option } from "effect"
 
 export interface Gate {
   /** A service seen through the gate: every effect of it, and every effect that its functions give. */
@@ -21,12 +21,12 @@ type AnyEffect = Effect.Effect<unknown, unknown, unknown>
 export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
   const killed = yield* Deferred.make<void>()
   const thawed = yield* Latch.make(true)
-  const never = Effect.andThen(Deferred.await(killed), Effect.never)
+  const death = Effect.as(Deferred.await(killed), Option.none<unknown>())
 
   const pass = (effect: AnyEffect): AnyEffect =>
-    Effect.raceFirst(
-      Effect.tap(Effect.andThen(thawed.await, effect), () => thawed.await),
-      never
+    Effect.flatMap(
+      Effect.raceFirst(death, Effect.asSome(Effect.andThen(thawed.await, effect).pipe(Effect.tap(thawed.await)))),
+      (answer) => (Option.isSome(answer) ? Effect.succeed(answer.value) : Effect.never)
     )
   const passed = (value: unknown): unknown => {
     if (Effect.isEffect(value)) return pass(value)
