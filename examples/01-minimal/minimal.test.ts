@@ -15,7 +15,7 @@ const temporaryDirectory = Effect.acquireRelease(
   (directory) => Effect.sync(() => rmSync(directory, { recursive: true }))
 )
 
-describe("01-minimal", () => {
+describe("01-minimal", { timeout: 120_000 }, () => {
   it.live("shows rooms and inbox of its own homeserver, and stops quietly", () =>
     Effect.gen(function* () {
       const program = yield* Program.start(main)

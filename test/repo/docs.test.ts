@@ -16,6 +16,12 @@ const isInstalled = (path: string): boolean => /(^|\/)node_modules(\/|$)/.test(p
 const find = (pattern: string): ReadonlyArray<string> =>
   globSync(pattern, { cwd: root, exclude: (path) => isInstalled(path) }).filter((path) => !isInstalled(path))
 
+/** The commands of `twinloop`. */
+const commands = (): ReadonlyArray<string> => {
+  const code = find("packages/platform/src/cli/*Command{,s}.ts").map(read).join("\n")
+  return [...code.matchAll(/Command\.make\(\s*"([\w-]+)"/g)].map((match) => match[1] ?? "")
+}
+
 const toNumber = (text: string): number => Number(text.replaceAll("_", ""))
 
 const documents = find("**/*.md")
@@ -113,6 +119,22 @@ describe("docs/reference", () => {
   })
 })
 
+describe("docs/guides/operating.md", () => {
+  const text = read("docs/guides/operating.md")
+
+  it("explains every metric, and none that there isn't", () => {
+    const explained = [...text.matchAll(/^\| `(twinloop\.[\w.]+)` \|/gm)].map((match) => match[1] ?? "")
+    const counted = [...read("packages/actors/src/Metrics.ts").matchAll(/Metric\.\w+\("([\w.]+)"/g)].map(
+      (match) => match[1] ?? ""
+    )
+    assert.deepStrictEqual(explained.sort(), counted.sort())
+  })
+
+  it("explains every command", () => {
+    for (const command of commands()) assert.include(text, `\`twinloop ${command}`)
+  })
+})
+
 describe("ARCHITECTURE", () => {
   const text = read("ARCHITECTURE.md")
 
@@ -198,11 +220,9 @@ describe("documents and sources", () => {
   })
 
   it("name only commands of twinloop that exist", () => {
-    const sources = find("packages/platform/src/cli/*.ts").map(read).join("\n")
-    const commands = [...sources.matchAll(/Command\.make\(\s*"([\w-]+)"/g)].map((match) => match[1] ?? "")
     for (const path of documents) {
       for (const [, command = ""] of read(path).matchAll(/(?:`|npx |^)twinloop ([a-z]+)/gm)) {
-        assert.include(commands, command, `${path} names a command that there isn't`)
+        assert.include(commands(), command, `${path} names a command that there isn't`)
       }
     }
   })
