@@ -1,7 +1,8 @@
 /**
  * A Node program as a process of the operating system: what it prints, line by line, signals to it, and how it ended.
  *
- * The process is killed with the scope in which it was started, if it still runs.
+ * With the scope in which it was started, the process is asked to end, so that it can end its own children, and killed if it
+ * does not: a frozen one can only be killed.
  */
 import { NodeServices } from "@effect/platform-node"
 import { Effect, Option, Schema, Stream, SubscriptionRef } from "effect"
@@ -42,7 +43,7 @@ export const start = Effect.fnUntraced(
     env: Record<string, string> = {}
   ): Effect.fn.Return<Program, never, ChildProcessSpawner.ChildProcessSpawner | Scope.Scope> {
     const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
-    const options = { env, extendEnv: true, killSignal: "SIGKILL" } as const
+    const options = { env, extendEnv: true, killSignal: "SIGTERM", forceKillAfter: "5 seconds" } as const
     const handle = yield* Effect.orDie(spawner.spawn(ChildProcess.make(process.execPath, [file, ...args], options)))
     const lines = yield* SubscriptionRef.make<ReadonlyArray<string>>([])
     const collecting = handle.all.pipe(
