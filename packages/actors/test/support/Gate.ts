@@ -3,27 +3,27 @@
  *
  * Killed, a process never hears of anything again: what was in flight is cut, and no finalizer of it reaches the outside.
  * Frozen, it neither asks nor hears until it is thawed; what it asked before is done meanwhile, as by a kernel or a server.
- * Its timers go on, as those of a process that was frozen seem to have when it is thawed.
+ * Its timers that have elapsed meanwhile fire when it is thawed, in the order of everything else that happened to it.
  */
-import { Deferred, Effect, Latch, Option } from "effect"
+import { type Clock, Deferred, Effect, Latch, Option } from "effect"
 
 export interface Gate {
   /** A service seen through the gate: every effect of it, and every effect that its functions give. */
   through<S extends object>(service: S): S
+  /** The clock as the process sees it. */
+  clock(clock: Clock.Clock): Clock.Clock
   readonly kill: Effect.Effect<void>
   readonly freeze: Effect.Effect<void>
   readonly thaw: Effect.Effect<void>
   readonly isOpen: Effect.Effect<boolean>
 }
 
-type AnyEffect = Effect.Effect<unknown, unknown, unknown>
-
 export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
   const killed = yield* Deferred.make<void>()
   const thawed = yield* Latch.make(true)
-  const death = Effect.as(Deferred.await(killed), Option.none<unknown>())
+  const death = Effect.as(Deferred.await(killed), Option.none<never>())
 
-  const pass = (effect: AnyEffect): AnyEffect =>
+  const pass = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.flatMap(
       Effect.raceFirst(death, Effect.asSome(Effect.andThen(thawed.await, effect).pipe(Effect.tap(thawed.await)))),
       (answer) => (Option.isSome(answer) ? Effect.succeed(answer.value) : Effect.never)
@@ -35,6 +35,7 @@ export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
   return {
     through: <S extends object>(service: S) =>
       Object.fromEntries(Object.entries(service).map(([name, value]) => [name, passed(value)])) as S,
+    clock: (clock) => ({ ...clock, sleep: (duration) => Effect.asVoid(pass(clock.sleep(duration))) }),
     kill: Effect.asVoid(Deferred.succeed(killed, undefined)),
     freeze: Effect.asVoid(thawed.close),
     thaw: Effect.asVoid(thawed.open),

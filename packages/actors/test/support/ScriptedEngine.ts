@@ -1,8 +1,9 @@
 /**
  * An end-to-end machine that only counts, keeps its count in the store, and watches how it is used.
  *
- * What it counts in memory must equal what is stored whenever it is asked to do something: whoever uses memory that is void,
- * or begins a batch before the one before is committed or discarded, breaks invariant I5 and is written down.
+ * Whoever uses memory that is void, begins a batch before the one before is committed or discarded, or commits what was
+ * made of memory that is outdated, breaks invariant I5 and is written down. Using outdated memory without committing is
+ * allowed: a process that was frozen can't know, and the fence refuses what it makes of it.
  */
 import { CryptoEngine } from "@twinloop/core"
 import { Effect, Layer } from "effect"
@@ -33,7 +34,7 @@ export interface ScriptedEngine {
 
 /** A new engine of one process. */
 export const makeEngine = (world: World): ScriptedEngine => {
-  let memory: { count: number; pending: boolean } | undefined
+  let memory: { count: number; pending: boolean; outdated: boolean } | undefined
   const scripts = new Map<Step, Array<Effect.Effect<void, CryptoEngine.CryptoError>>>()
   const engine: Omit<ScriptedEngine, "layer" | "count" | "script"> = {
     reloads: [],
@@ -52,8 +53,7 @@ export const makeEngine = (world: World): ScriptedEngine => {
       engine.violations.push(`${step} with memory ${memory === undefined ? "void" : "uncommitted"}`)
       return []
     }
-    if (memory.count !== (yield* stored)) engine.violations.push(`${step} with outdated memory`)
-    memory = { count: memory.count + by, pending: true }
+    memory = { count: memory.count + by, pending: true, outdated: memory.count !== (yield* stored) }
     return [{ collection: "count", key: KEY, value: encode(memory.count) }]
   })
 
@@ -62,7 +62,7 @@ export const makeEngine = (world: World): ScriptedEngine => {
       Effect.gen(function* () {
         yield* play("reload")
         engine.reloads.push(fence.generation)
-        memory = { count: yield* stored, pending: false }
+        memory = { count: yield* stored, pending: false, outdated: false }
       }),
     receive: (_fence, batch) =>
       Effect.gen(function* () {
@@ -80,8 +80,9 @@ export const makeEngine = (world: World): ScriptedEngine => {
     committed: Effect.andThen(
       Effect.orDie(play("committed")),
       Effect.sync(() => {
-        if (memory?.pending !== true) engine.violations.push("committed without a batch")
-        else memory = { ...memory, pending: false }
+        if (memory?.pending !== true) return void engine.violations.push("committed without a batch")
+        if (memory.outdated) engine.violations.push("committed what was made of outdated memory")
+        memory = { ...memory, pending: false }
       })
     ),
     discard: Effect.sync(() => (memory = undefined)),

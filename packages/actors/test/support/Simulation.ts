@@ -24,7 +24,7 @@ import {
   type Wake
 } from "@twinloop/core"
 import { HomeserverSim, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
-import { Context, Effect, Exit, Layer, Metric, Scope, Struct } from "effect"
+import { Clock, Context, Effect, Exit, Layer, Metric, Scope, Struct } from "effect"
 import * as Inbox from "../../src/Inbox.ts"
 import type { Suspendable } from "../../src/Suspendables.ts"
 import { Suspendables } from "../../src/Suspendables.ts"
@@ -121,6 +121,7 @@ export const startProcess = Effect.fnUntraced(function* (world: World, name: str
   )
   const references = Layer.mergeAll(
     SyncConfig.layer({ role: name, ...options.config }),
+    Layer.succeed(Clock.Clock, gate.clock(yield* Clock.Clock)),
     Layer.succeed(Suspendables, options.suspendables ?? []),
     fibers.layer
   )
