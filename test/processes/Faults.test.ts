@@ -83,6 +83,31 @@ describe("The database of a running process", () => {
   )
 })
 
+describe("The inbox of a running process", () => {
+  it.live("I9: is consumed again once the database lets its cursor move", () =>
+    Effect.gen(function* () {
+      const account = yield* Account.make
+      const { database, homeserver } = account
+      const process = yield* Account.start(account, "one", { config })
+      yield* process.until("own the stream", Account.owns)
+      yield* TemporaryDatabase.run(
+        database,
+        `CREATE TRIGGER stuck BEFORE INSERT ON inbox_cursor BEGIN SELECT RAISE(ABORT, 'stuck'); END`
+      )
+      homeserver.send(3)
+      yield* Account.untilInbox(account, 3)
+      yield* TemporaryDatabase.until("a warning", process.errors, (errors) => errors.includes("inbox can't be printed"))
+      yield* TemporaryDatabase.run(database, `DROP TRIGGER stuck`)
+      yield* Account.untilApplied(process, 3)
+      yield* TemporaryDatabase.until(
+        "a cursor",
+        TemporaryDatabase.all<{ readonly sequence: number }>(database, `SELECT sequence FROM inbox_cursor`),
+        ([row]) => row?.sequence === 3
+      )
+    })
+  )
+})
+
 describe("The homeserver of a running process", () => {
   it.live("I2, I9: that is killed and started again is found again, by both loops", () =>
     Effect.gen(function* () {

@@ -40,6 +40,10 @@ export interface Program<Line> {
   signal(signal: NodeJS.Signals): Effect.Effect<void>
   /** Waits for its end: its exit code, or the signal that killed it. Dies when it goes on for longer than 20 s. */
   readonly ended: Effect.Effect<number | NodeJS.Signals>
+  /** All that it has printed on standard output. */
+  readonly output: Effect.Effect<string>
+  /** Lines of its standard output that are no JSON. */
+  readonly noise: Effect.Effect<ReadonlyArray<string>>
   /** What it has printed on standard error. */
   readonly errors: Effect.Effect<string>
 }
@@ -54,6 +58,7 @@ class Watched<Line> {
   readonly child: Child
   readonly lines: Array<Line> = []
   readonly noise: Array<string> = []
+  output = ""
   errors = ""
   end: number | NodeJS.Signals | undefined
   readonly listeners = new Set<() => void>()
@@ -74,6 +79,7 @@ class Watched<Line> {
   }
 
   private hear(line: string): void {
+    this.output += `${line}\n`
     try {
       this.lines.push(JSON.parse(line) as Line)
     } catch {
@@ -137,6 +143,8 @@ const programOf = <Line>(record: Watched<Line>): Program<Line> => ({
   endInput: Effect.sync(() => void record.child.stdin.end()),
   signal: (signal) => Effect.sync(() => void record.child.kill(signal)),
   ended: awaiting(record, "end", LIMIT_MILLIS, () => record.end),
+  output: Effect.sync(() => record.output),
+  noise: Effect.sync(() => [...record.noise]),
   errors: Effect.sync(() => record.errors)
 })
 

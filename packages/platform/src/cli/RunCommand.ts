@@ -1,7 +1,7 @@
 /** `twinloop run`: follows an account until stopped, and prints what happens. */
 import { Inbox, SyncService } from "@twinloop/actors"
 import { RoomList, type SyncStore } from "@twinloop/core"
-import { Clock, Console, Deferred, Effect, Layer, Schema, Stream } from "effect"
+import { Clock, Console, Deferred, Effect, Layer, Schedule, Schema, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlServer from "../control/ControlServer.ts"
 import * as Lifecycle from "../lifecycle/Lifecycle.ts"
@@ -49,6 +49,9 @@ const printRooms = (print: Print) =>
     )
   )
 
+/** How long after a failure the inbox is read again: a full disk or a locked database may be neither by then. */
+const INBOX_RETRY = Schedule.spaced("1 second")
+
 const printInbox = (print: Print, role: string) =>
   Effect.flatMap(Inbox.Inbox, (inbox) =>
     inbox.consume(RunStatus.consumer(role), (entry: SyncStore.InboxEntry) =>
@@ -60,6 +63,9 @@ const printInbox = (print: Print, role: string) =>
         encryption: entry.encryption
       })
     )
+  ).pipe(
+    Effect.tapError((error) => Effect.logWarning(`The inbox can't be printed; it is tried again. ${error.message}`)),
+    Effect.retry(INBOX_RETRY)
   )
 
 const windowLine = /^window (\d+) (\d+)$/

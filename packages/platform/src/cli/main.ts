@@ -1,7 +1,7 @@
 /** The `twinloop` command. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Effect } from "effect"
+import { Effect, Logger } from "effect"
 import { Command } from "effect/cli"
 import { devCommand } from "./DevCommand.ts"
 import * as ExitCode from "./ExitCode.ts"
@@ -44,5 +44,7 @@ const json = process.argv.includes("--json")
 Command.run(twinloop, { version: "0.1.0" }).pipe(
   Effect.catch(ExitCode.report(json)),
   Effect.provide(NodeServices.layer),
+  // Standard output belongs to the result, above all to JSON.
+  Effect.provideService(Logger.LogToStderr, true),
   NodeRuntime.runMain
 )
