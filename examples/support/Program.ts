@@ -2,7 +2,7 @@
  * A Node program as a process of the operating system: what it prints, line by line, signals to it, and how it ended.
  *
  * With the scope in which it was started, the process is asked to end, so that it can end its own children, and killed if it
- * does not: a frozen one can only be killed.
+ * does not.
  */
 import { NodeServices } from "@effect/platform-node"
 import { Effect, Option, Schema, Stream, SubscriptionRef } from "effect"
@@ -45,6 +45,8 @@ export const start = Effect.fnUntraced(
     const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
     const options = { env, extendEnv: true, killSignal: "SIGTERM", forceKillAfter: "5 seconds" } as const
     const handle = yield* Effect.orDie(spawner.spawn(ChildProcess.make(process.execPath, [file, ...args], options)))
+    // A frozen process can't end in order. One that has ended already can't be continued, which is just as well.
+    yield* Effect.addFinalizer(() => Effect.ignore(Effect.try(() => process.kill(handle.pid, "SIGCONT"))))
     const lines = yield* SubscriptionRef.make<ReadonlyArray<string>>([])
     const collecting = handle.all.pipe(
       Stream.decodeText(),
