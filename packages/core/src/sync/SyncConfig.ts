@@ -24,7 +24,7 @@ export interface SyncConfigShape {
   // --- the loops
   /** Long poll: what Element and matrix-rust-sdk use; below the 60 s at which proxies commonly cut. */
   readonly pollTimeoutMillis: number
-  /** How long beyond the poll a response may take before the request counts as failed (reference, section 5: at least 10 s). */
+  /** How long beyond the poll a response may take before the request counts as failed (10 s at least, for a slow mobile network). */
   readonly networkTimeoutMillis: number
   /** First window: what fits a screen, so that something shows at once. */
   readonly initialWindow: number
