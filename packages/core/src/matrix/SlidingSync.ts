@@ -50,7 +50,7 @@ export interface ListFilters {
   readonly notTags?: ReadonlyArray<string>
 }
 
-/** One list. Exactly one range is sent per list: Synapse answers 500 to a list with none or several (reference, quirk B). */
+/** One list. Exactly one range is sent per list: Synapse answers 500 to a list with none or several. */
 export interface ListRequest extends RoomParams {
   readonly range: Range
   readonly filters?: ListFilters
