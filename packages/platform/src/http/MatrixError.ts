@@ -57,7 +57,9 @@ const dateMillis = (text: string): number | undefined =>
  */
 export const retryAfterMillis = (refusal: Pick<Refusal, "headers" | "json" | "nowMillis">): number | undefined => {
   const header = refusal.headers["retry-after"]?.trim()
-  if (header !== undefined && /^\d+(\.\d+)?$/.test(header)) return Math.ceil(Number(header) * 1000)
+  if (header !== undefined && /^\d+(\.\d+)?$/.test(header)) {
+    return Math.min(Number.MAX_SAFE_INTEGER, Math.ceil(Number(header) * 1000))
+  }
   const until = header === undefined ? undefined : dateMillis(header)
   if (until !== undefined) {
     const from = refusal.headers["date"] === undefined ? undefined : dateMillis(refusal.headers["date"])
