@@ -31,6 +31,12 @@ export const IssuedTokens = Schema.Struct({
 })
 export type IssuedTokens = typeof IssuedTokens.Type
 
+/** Longest life of an access token that is believed, in milliseconds (a year): every store can keep the sum as an integer. */
+const maxLifeMillis = 365 * 24 * 3_600_000
+
+const lifeMillis = (expiresInMillis: number): number =>
+  Math.floor(Math.min(maxLifeMillis, Math.max(0, expiresInMillis)))
+
 /**
  * The tokens of a session from a homeserver's answer; `askedAtMillis` is when the request was sent, so that the expiry is
  * rather too early than too late. Without a new refresh token the one in use stays valid (spec: "Refreshing access tokens").
@@ -47,7 +53,7 @@ export const tokensOf = (
   return {
     accessToken: Redacted.make(issued.access_token, { label: "access token" }),
     ...(refreshToken === undefined ? {} : { refreshToken }),
-    ...(issued.expires_in_ms === undefined ? {} : { expiresAtMillis: askedAtMillis + issued.expires_in_ms })
+    ...(issued.expires_in_ms === undefined ? {} : { expiresAtMillis: askedAtMillis + lifeMillis(issued.expires_in_ms) })
   }
 }
 
