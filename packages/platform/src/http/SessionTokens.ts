@@ -67,15 +67,23 @@ const postponed = (error: StoreError.StoreError | DistributedSemaphore.LeaseLost
     })
   )
 
+/** Errcodes of a 403 that end a login. A locked or suspended account keeps its login, and a proxy's 403 has no errcode. */
+const endingCodes: ReadonlySet<string> = new Set(["M_FORBIDDEN", "M_USER_DEACTIVATED"])
+
+const endsLogin = (reason: HomeserverError.HomeserverErrorReason): boolean =>
+  reason._tag === "Unauthorized" ||
+  reason._tag === "Unsupported" ||
+  (reason._tag === "Forbidden" && endingCodes.has(reason.errcode))
+
 /**
- * `POST /refresh` refuses: the login is over, whatever words it uses for that. Whether the keys may be kept is what the
+ * `POST /refresh` refuses: the login is over, if it is the homeserver that says so. Whether the keys may be kept is what the
  * refusal of the access token said; the refusal of the refresh token doesn't say.
  */
 const refused =
   (cause: Failure | undefined) =>
   (error: Failure): Failure => {
     const { reason } = error
-    if (reason._tag !== "Unauthorized" && reason._tag !== "Forbidden" && reason._tag !== "Unsupported") return error
+    if (!endsLogin(reason)) return error
     const softLogout = cause?.reason._tag === "Unauthorized" && cause.reason.softLogout
     return loggedOut(
       `The refresh token is no longer accepted, so the login is over: log in again. ${reason.message}`,
