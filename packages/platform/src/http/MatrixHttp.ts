@@ -45,9 +45,16 @@ export interface MatrixHttp {
   requestAs<A>(call: Call, schema: Schema.Decoder<A>): Effect.Effect<A, HomeserverError.HomeserverError>
 }
 
+/** Half a surrogate pair, which no address can carry; a homeserver's JSON can. */
+const loneSurrogate = /\p{Surrogate}/gu
+
 /** Joins path segments, each percent-encoded. */
 export const pathOf = (...segments: ReadonlyArray<string>): string =>
-  "/_matrix/client/" + segments.map(encodeURIComponent).join("/")
+  "/_matrix/client/" +
+  segments.map((segment) => encodeURIComponent(segment.replace(loneSurrogate, "\ufffd"))).join("/")
+
+/** A segment that a URL parser takes for a direction, encoded or not: the request would go to another endpoint. */
+const isMisleading = (path: string): boolean => path.split("/").some((segment) => segment === "." || segment === "..")
 
 /** What a call works with. */
 interface Env {
@@ -141,6 +148,13 @@ const readText = (env: Env, call: Call, response: HttpClientResponse.HttpClientR
     )
   })
 
+const notSent = (env: Env, call: Call): HomeserverError.BadRequest =>
+  new HomeserverError.BadRequest({
+    message: `${describe(env, call)} was not sent: no room id, event id, type or transaction id may be "." or "..".`,
+    status: 400,
+    errcode: "M_INVALID_PARAM"
+  })
+
 const parseJson = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Unknown))
 
 const notJson = (env: Env, call: Call, text: string): HomeserverError.BadResponse => {
@@ -152,6 +166,14 @@ const notJson = (env: Env, call: Call, text: string): HomeserverError.BadRespons
   return new HomeserverError.BadResponse({
     message: `${describe(env, call)} was answered with ${what} instead of a JSON object. ${next}`
   })
+}
+
+/** A refusal's JSON without the call's secrets; taken out after parsing, since JSON can spell a character in several ways. */
+const scrubbedRefusal = (call: Call, text: string): unknown => {
+  const json = Option.getOrUndefined(parseJson(text))
+  if (!Predicate.isObject(json)) return json
+  const word = (key: string) => (typeof json[key] === "string" ? { [key]: scrubbed(call, json[key]) } : {})
+  return { ...json, ...word("errcode"), ...word("error") }
 }
 
 const isSuccess = (status: number): boolean => status >= 200 && status < 300
@@ -171,7 +193,7 @@ const interpret = Effect.fnUntraced(function* (
   return yield* MatrixError.reasonOf({
     status: response.status,
     headers: response.headers,
-    json: Option.getOrUndefined(parseJson(scrubbed(call, text))),
+    json: scrubbedRefusal(call, text),
     posSent: call.posSent === true,
     request: describe(env, call),
     nowMillis: yield* Clock.currentTimeMillis
@@ -218,7 +240,10 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<MatrixHttp, never, HttpClient.HttpClient> {
   const { networkTimeoutMillis, maxResponseBytes } = yield* SyncConfig.SyncConfig
   const env: Env = { url, client: yield* HttpClient.HttpClient, networkTimeoutMillis, maxResponseBytes }
-  const request: MatrixHttp["request"] = (call) => exchange(env, call)
+  const request: MatrixHttp["request"] = (call) =>
+    isMisleading(call.path)
+      ? Effect.fail(new HomeserverError.HomeserverError({ operation: call.operation, reason: notSent(env, call) }))
+      : exchange(env, call)
   return {
     url,
     request,
