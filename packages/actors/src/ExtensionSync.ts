@@ -15,15 +15,15 @@ import {
   type Lease,
   type MatrixEvent,
   type SlidingSync,
-  SupervisionPolicy,
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Clock, Effect, Exit, Option, Random, Result } from "effect"
+import { Clock, Effect, Exit, Option, Result } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
 import * as Inbox from "./Inbox.ts"
 import * as LeaseKeeper from "./LeaseKeeper.ts"
+import * as LoopFailure from "./LoopFailure.ts"
 import * as Metrics from "./Metrics.ts"
 
 type State = ExtensionLoopMachine.State
@@ -41,22 +41,7 @@ export interface ExtensionSync {
   readonly crashed: Effect.Effect<Cause.Cause<never>>
 }
 
-/** The time and the chance that a failure's input carries. */
-const failure = Effect.fnUntraced(function* (error: SupervisionPolicy.LoopError) {
-  const failure = SupervisionPolicy.classify(error)
-  yield* Metrics.failed("extension", failure)
-  return {
-    failure,
-    nowMillis: yield* Clock.currentTimeMillis,
-    random: yield* Random.next
-  }
-})
-
-/** Turns a failed effect into the input that says so. */
-const orFail =
-  <const Tag extends string>(tag: Tag) =>
-  <A, R>(effect: Effect.Effect<A, SupervisionPolicy.LoopError, R>) =>
-    Effect.catch(effect, (error) => Effect.map(failure(error), (failed) => ({ _tag: tag, ...failed })))
+const orFail = LoopFailure.orInput("extension")
 
 interface Env {
   readonly homeserver: Homeserver.Homeserver["Service"]
@@ -192,7 +177,7 @@ const work = (
       return env.homeserver.sync(command.request).pipe(
         Effect.map((response): Input => ({ _tag: "Polled", epoch, response })),
         Effect.catch((error) =>
-          Effect.map(failure(error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed }))
+          Effect.map(LoopFailure.of("extension", error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed }))
         )
       )
     }

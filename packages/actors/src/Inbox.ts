@@ -10,13 +10,24 @@
  * Gotchas: a consumer that dies between handling an entry and moving its cursor is given the entry again. Handle entries
  * idempotently, by `sequence`.
  */
-import { type StoreError, SyncConfig, SyncStore } from "@twinloop/core"
-import { Context, Effect, Layer, PubSub } from "effect"
+import { type StoreError, SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
+import { Context, Effect, Layer, PubSub, Schedule } from "effect"
 
 /** Rows that are read at once: a page stays far below a millisecond of JSON. */
 const PAGE = 100
 /** Consumed rows that are kept for a consumer that is added later. */
 const KEEP = 1_000
+
+/** Tries again while the store is busy or full (invariant I9). */
+const patience =
+  ({ backoffMaxMillis, backoffMinMillis }: SyncConfig.SyncConfigShape) =>
+  <A, R>(effect: Effect.Effect<A, StoreError.StoreError, R>): Effect.Effect<A, StoreError.StoreError, R> =>
+    Effect.retry(effect, {
+      while: (error) => SupervisionPolicy.classify(error).class === "store",
+      schedule: Schedule.min([Schedule.exponential(backoffMinMillis), Schedule.spaced(backoffMaxMillis)]).pipe(
+        Schedule.jittered
+      )
+    })
 
 export class Inbox extends Context.Service<
   Inbox,
@@ -26,7 +37,8 @@ export class Inbox extends Context.Service<
     /**
      * Handles every entry after a consumer's cursor, in order, and then new ones as they are committed, by this process or
      * by another. The cursor moves past an entry once its handler has succeeded; a handler that fails ends this with its
-     * error and is given the entry again next time. Runs until interrupted.
+     * error and is given the entry again next time. A busy or full store is tried again, with backoff, for as long as it
+     * lasts; another fault of the store ends this. Runs until interrupted.
      */
     consume<E, R>(
       consumer: string,
@@ -39,23 +51,24 @@ export class Inbox extends Context.Service<
     Inbox,
     Effect.gen(function* () {
       const store = yield* SyncStore.SyncStore
-      const { waitPollMillis } = yield* SyncConfig.SyncConfig
+      const config = yield* SyncConfig.SyncConfig
+      const patiently = patience(config)
       const commits = yield* Effect.acquireRelease(PubSub.sliding<void>(1), PubSub.shutdown)
 
       const consume: Inbox["Service"]["consume"] = (consumer, handler) =>
         Effect.gen(function* () {
           // Subscribed before the first look, and one signal is kept: a commit between a look and the wait ends the wait.
           const signals = yield* PubSub.subscribe(commits)
-          let cursor = yield* store.inboxCursor(consumer)
+          let cursor = yield* patiently(store.inboxCursor(consumer))
           while (true) {
-            const page = yield* store.readInbox({ after: cursor, limit: PAGE })
+            const page = yield* patiently(store.readInbox({ after: cursor, limit: PAGE }))
             for (const entry of page) {
               yield* handler(entry)
               cursor = entry.sequence
-              yield* store.advanceInbox({ consumer, sequence: cursor, keep: KEEP })
+              yield* patiently(store.advanceInbox({ consumer, sequence: cursor, keep: KEEP }))
             }
             // Another process's commits are not announced here: the poll finds them.
-            if (page.length === 0) yield* Effect.timeoutOption(PubSub.take(signals), waitPollMillis)
+            if (page.length === 0) yield* Effect.timeoutOption(PubSub.take(signals), config.waitPollMillis)
           }
         }).pipe(Effect.scoped)
       return Inbox.of({ committed: Effect.asVoid(PubSub.publish(commits, undefined)), consume })

@@ -16,13 +16,13 @@ import {
   MainLoopMachine,
   RoomList,
   type SlidingSync,
-  SupervisionPolicy,
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Clock, Effect, Random } from "effect"
+import { Clock, Effect } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
+import * as LoopFailure from "./LoopFailure.ts"
 import * as Metrics from "./Metrics.ts"
 
 type State = MainLoopMachine.State
@@ -51,18 +51,7 @@ interface Env {
   readonly connId: string
 }
 
-/** The time and the chance that a failure's input carries. */
-const failure = Effect.fnUntraced(function* (error: SupervisionPolicy.LoopError) {
-  const failure = SupervisionPolicy.classify(error)
-  yield* Metrics.failed("main", failure)
-  return { failure, nowMillis: yield* Clock.currentTimeMillis, random: yield* Random.next }
-})
-
-/** Turns a failed effect into the input that says so. */
-const orFail =
-  <const Tag extends string>(tag: Tag) =>
-  <A, R>(effect: Effect.Effect<A, SupervisionPolicy.LoopError, R>) =>
-    Effect.catch(effect, (error) => Effect.map(failure(error), (failed) => ({ _tag: tag, ...failed })))
+const orFail = LoopFailure.orInput("main")
 
 const load = Effect.fnUntraced(function* (env: Env) {
   const snapshot = yield* env.store.loadMain(env.connId)
@@ -82,7 +71,9 @@ const poll = (env: Env, epoch: number, request: SlidingSync.SyncRequest): Effect
     Effect.flatMap((response) =>
       Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({ _tag: "Polled", epoch, response, nowMillis }))
     ),
-    Effect.catch((error) => Effect.map(failure(error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed })))
+    Effect.catch((error) =>
+      Effect.map(LoopFailure.of("main", error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed }))
+    )
   )
 
 /** One response: into rooms by pure code, one transaction, then tell. */

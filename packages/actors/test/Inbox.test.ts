@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { SyncConfig, type SyncStore } from "@twinloop/core"
+import { StoreError, SyncConfig, type SyncStore } from "@twinloop/core"
 import { Clock, Deferred, Effect, Fiber } from "effect"
 import { makeWorld, startProcess } from "./support/Simulation.ts"
 import { advance, settle } from "./support/Time.ts"
@@ -44,6 +44,23 @@ const setUp = Effect.gen(function* () {
 })
 
 describe("Inbox", () => {
+  it.effect("I9: waits out a store that is busy or full, and ends with any other fault", () =>
+    Effect.gen(function* () {
+      const { process, world, write } = yield* setUp
+      const { handle, seen } = recorder()
+      const message = "scripted"
+      yield* write(2)
+      yield* world.faults.failNext("readInbox", new StoreError.StoreBusy({ message }))
+      yield* world.faults.failNext("advanceInbox", new StoreError.StoreFull({ message }))
+      const consuming = yield* Effect.forkChild(Effect.flip(process.inbox.consume("app", handle)))
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(seen, upTo(2))
+      yield* world.faults.failNext("readInbox", new StoreError.StoreCorrupt({ message }))
+      yield* advance("5 seconds")
+      assert.strictEqual((yield* Fiber.join(consuming)).reason._tag, "StoreCorrupt")
+    })
+  )
+
   it.effect("gives a consumer everything in order, what was there and what comes, without time passing", () =>
     Effect.gen(function* () {
       const { process, write } = yield* setUp

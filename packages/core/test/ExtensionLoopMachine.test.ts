@@ -154,6 +154,14 @@ describe("ExtensionLoopMachine goes round", () => {
 })
 
 describe("ExtensionLoopMachine recovers", () => {
+  it("starts the connection afresh when the homeserver goes on rejecting the request", () => {
+    const machine = drive()
+    for (let times = 0; times < 3; times++) {
+      assert.deepStrictEqual(tags(machine.to("Polling").pollFails("rejected")), ["Wait"])
+    }
+    assert.deepStrictEqual(tags(machine.to("Polling").pollFails("rejected")), ["ExpirePosition"])
+  })
+
   it("starts the connection afresh after its position expired: both extensions, no pos, the last since", () => {
     const machine = drive().to("Polling")
     assert.deepStrictEqual(tags(machine.pollFails("expired")), ["ExpirePosition"])

@@ -24,7 +24,7 @@ const homeserverErrors: {
   Unsupported: ["unsupported", homeserver(new HomeserverError.Unsupported({ message }))],
   Forbidden: ["server", homeserver(new HomeserverError.Forbidden({ message, errcode: "M_FORBIDDEN" }))],
   NotFound: ["server", homeserver(new HomeserverError.NotFound({ message }))],
-  BadRequest: ["server", homeserver(new HomeserverError.BadRequest({ message, status: 400, errcode: "M_UNKNOWN" }))],
+  BadRequest: ["rejected", homeserver(new HomeserverError.BadRequest({ message, status: 400, errcode: "M_UNKNOWN" }))],
   ServerError: ["server", homeserver(new HomeserverError.ServerError({ message, status: 502 }))],
   BadResponse: ["server", homeserver(new HomeserverError.BadResponse({ message }))],
   ResponseTooLarge: ["tooLarge", homeserver(new HomeserverError.ResponseTooLarge({ message, limitBytes: 1 }))]
@@ -77,6 +77,14 @@ describe("SupervisionPolicy.decide", () => {
       }
     })
   }
+
+  it("I9: gives the position up when the homeserver goes on rejecting what is sent, and never without backoff", () => {
+    for (const attempt of [0, 1, 2]) assert.strictEqual(decide({ class: "rejected" }, attempt, 0.5)._tag, "Retry")
+    for (const attempt of [3, 10]) {
+      const delayMillis = SupervisionPolicy.backoffMillis(defaults, attempt, 0.5)
+      assert.deepStrictEqual(decide({ class: "rejected" }, attempt, 0.5), { _tag: "Restart", delayMillis })
+    }
+  })
 
   for (const one of ["expired", "moved"] as const) {
     it(`starts afresh after ${one}: at once, but not twice in a row`, () => {

@@ -200,7 +200,7 @@ const failed = (config: Config, at: At, input: Failed): Step => {
   const { fence, epoch } = at
   if (failure.class === "stale" && fence !== undefined) return stale(at, input, decision.delayMillis)
   // Only a poll can find the position expired; after anything else memory comes first.
-  if (failure.class === "expired" && fence !== undefined && at.resume === "read") {
+  if (decision._tag === "Restart" && fence !== undefined && at.resume === "read") {
     return [
       { _tag: "Expiring", fence, attempt, epoch, delayMillis: decision.delayMillis, failure },
       [{ _tag: "ExpirePosition", fence }]

@@ -20,6 +20,7 @@ import type { SyncConfigShape } from "./SyncConfig.ts"
  * - `auth`: the login is lost.
  * - `unsupported`: the homeserver has no simplified sliding sync.
  * - `server`: the homeserver, or a proxy before it, answers and says no; it may say yes later.
+ * - `rejected`: the homeserver doesn't accept what was sent (another 4xx); after some tries the position is held to be the cause.
  * - `tooLarge`: the answer is larger than we take; ask for less.
  * - `store`: storage can't be used just then.
  * - `storeTerminal`: storage can't be used until somebody repairs it.
@@ -34,6 +35,7 @@ export type ErrorClass =
   | "auth"
   | "unsupported"
   | "server"
+  | "rejected"
   | "tooLarge"
   | "store"
   | "storeTerminal"
@@ -60,7 +62,7 @@ const homeserverClass: Record<HomeserverError["reason"]["_tag"], ErrorClass> = {
   Unsupported: "unsupported",
   Forbidden: "server",
   NotFound: "server",
-  BadRequest: "server",
+  BadRequest: "rejected",
   ServerError: "server",
   BadResponse: "server",
   ResponseTooLarge: "tooLarge"
@@ -122,6 +124,9 @@ const rateLimitMillis = (limits: Limits, failure: Failure, attempt: number, rand
   return Math.round(asked + limits.backoffMinMillis * random)
 }
 
+/** How often a request is rejected before its position is given up. */
+const REJECTIONS = 3
+
 /** Decides about a failure. `attempt` counts failures in a row before this one; `random` is in [0, 1). */
 export const decide = (limits: Limits, failure: Failure, attempt: number, random: number): Decision => {
   switch (failure.class) {
@@ -132,6 +137,11 @@ export const decide = (limits: Limits, failure: Failure, attempt: number, random
     case "tooLarge":
     case "stale":
       return { _tag: "Retry", delayMillis: backoffMillis(limits, attempt, random) }
+    case "rejected":
+      // A homeserver may have other words for a position that it doesn't take; nothing else that we send changes by itself.
+      return attempt < REJECTIONS
+        ? { _tag: "Retry", delayMillis: backoffMillis(limits, attempt, random) }
+        : { _tag: "Restart", delayMillis: backoffMillis(limits, attempt, random) }
     case "rateLimited":
       return { _tag: "Retry", delayMillis: rateLimitMillis(limits, failure, attempt, random) }
     case "expired":
