@@ -16,7 +16,8 @@ import {
   whyNotEphemeralEvent,
   whyNotEvent,
   whyNotStateEvent,
-  whyNotTimelineEvent
+  whyNotTimelineEvent,
+  writable
 } from "./MatrixEvent.ts"
 import type {
   EphemeralEvent,
@@ -269,8 +270,9 @@ type Defined<R> = { readonly [K in keyof R]?: Exclude<R[K], undefined> }
 
 const decodeRooms = (raw: unknown, report: Report): ReadonlyArray<RoomUpdate> =>
   Object.entries(members(raw, (reason, value) => report("room", reason, value), "rooms")).flatMap(([roomId, room]) => {
-    if (Predicate.isObject(room)) return [decodeRoom(roomId, room as JsonObject, report)]
-    report("room", "the room is not a JSON object", room, roomId)
+    if (Predicate.isObject(room) && roomId.isWellFormed()) return [decodeRoom(roomId, room as JsonObject, report)]
+    const reason = Predicate.isObject(room) ? "the room's id is not text" : "the room is not a JSON object"
+    report("room", reason, room, roomId)
     return []
   })
 
@@ -408,7 +410,7 @@ export const decodeResponse = (json: unknown): Result.Result<SyncResponse, strin
       const response = json as JsonObject
       const quarantined: Array<Quarantined> = []
       const report: Report = (source, reason, raw, roomId) => {
-        quarantined.push({ source, reason, raw, ...(roomId !== undefined && { roomId }) })
+        quarantined.push({ source, reason, raw: writable(raw), ...(roomId !== undefined && { roomId }) })
       }
       return {
         pos,

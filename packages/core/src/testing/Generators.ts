@@ -152,8 +152,13 @@ export const aToDeviceResponse = (batch: {
 
 // --- arbitraries
 
-/** Text of any kind, short. */
-export const arbitraryText: Arbitrary.Arbitrary<string> = Arbitrary.schema(Schema.String.check(Schema.isMaxLength(12)))
+/** Text of any kind that UTF-8 can carry, short. */
+export const arbitraryText: Arbitrary.Arbitrary<string> = Arbitrary.schema(
+  Schema.String.check(
+    Schema.isMaxLength(12),
+    Schema.makeFilter((text: string) => text.isWellFormed())
+  )
+)
 
 const count = Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 })))
 const flag = Arbitrary.schema(Schema.Boolean)
