@@ -4,14 +4,15 @@
  * The extension loop writes rows in its fenced commit and announces them here afterwards; a consumer reads from the store,
  * so it misses nothing while it isn't running, and sees what another process applied.
  *
- * Invariants: I2 (a row is there once, whoever applied it), I6 (announced after the commit), I10 (rows are read by pages,
- * and what everybody has consumed is deleted).
+ * Invariants: I2 (a row is there once, whoever applied it), I4 (a consumer that has read everything leaves the store alone
+ * while the loops don't run), I6 (announced after the commit), I10 (rows are read by pages, and what everybody has consumed
+ * is deleted).
  *
  * Gotchas: a consumer that dies between handling an entry and moving its cursor is given the entry again. Handle entries
  * idempotently, by `sequence`.
  */
 import { type StoreError, SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
-import { Context, Effect, Layer, PubSub, Schedule } from "effect"
+import { Context, Effect, Latch, Layer, PubSub, Schedule } from "effect"
 
 /** Rows that are read at once: a page stays far below a millisecond of JSON. */
 const PAGE = 100
@@ -34,6 +35,8 @@ export class Inbox extends Context.Service<
   {
     /** For the extension loop: this process has committed rows. */
     readonly committed: Effect.Effect<void>
+    /** For the service: its loops run, or have ended. While they have, nobody looks at the store for other processes' rows. */
+    setActive(active: boolean): Effect.Effect<void>
     /**
      * Handles every entry after a consumer's cursor, in order, and then new ones as they are committed, by this process or
      * by another. The cursor moves past an entry once its handler has succeeded; a handler that fails ends this with its
@@ -53,6 +56,12 @@ export class Inbox extends Context.Service<
       const store = yield* SyncStore.SyncStore
       const config = yield* SyncConfig.SyncConfig
       const patiently = patience(config)
+      const active = yield* Latch.make(true)
+      // Another process's commits are not announced here: the poll finds them. A suspended process doesn't poll.
+      const nextLook = active.await.pipe(
+        Effect.andThen(Effect.sleep(config.waitPollMillis)),
+        Effect.andThen(active.await)
+      )
       const commits = yield* Effect.acquireRelease(PubSub.sliding<void>(1), PubSub.shutdown)
 
       const consume: Inbox["Service"]["consume"] = (consumer, handler) =>
@@ -67,11 +76,14 @@ export class Inbox extends Context.Service<
               cursor = entry.sequence
               yield* patiently(store.advanceInbox({ consumer, sequence: cursor, keep: KEEP }))
             }
-            // Another process's commits are not announced here: the poll finds them.
-            if (page.length === 0) yield* Effect.timeoutOption(PubSub.take(signals), config.waitPollMillis)
+            if (page.length === 0) yield* Effect.raceFirst(PubSub.take(signals), nextLook)
           }
         }).pipe(Effect.scoped)
-      return Inbox.of({ committed: Effect.asVoid(PubSub.publish(commits, undefined)), consume })
+      return Inbox.of({
+        committed: Effect.asVoid(PubSub.publish(commits, undefined)),
+        setActive: (isActive) => Effect.asVoid(isActive ? active.open : active.close),
+        consume
+      })
     })
   )
 }

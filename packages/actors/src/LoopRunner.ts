@@ -23,7 +23,7 @@ import {
 } from "@twinloop/core"
 import { Clock, Effect, Exit, Option, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
 import * as ExtensionSync from "./ExtensionSync.ts"
-import type * as Inbox from "./Inbox.ts"
+import * as Inbox from "./Inbox.ts"
 import * as MainSync from "./MainSync.ts"
 import * as Supervised from "./Supervised.ts"
 import { type Suspendable, Suspendables } from "./Suspendables.ts"
@@ -183,6 +183,7 @@ const end = (env: Env, scope: Scope.Closeable, name: string) =>
   Effect.andThen(Scope.close(scope, Exit.void), ended(env, name))
 
 const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable, extension: Scope.Closeable) {
+  yield* (yield* Inbox.Inbox).setActive(false)
   // Side by side, so that a slow part doesn't hold the other up.
   yield* Effect.all([end(env, extension, EXTENSION), end(env, main, MAIN)], { concurrency: "unbounded", discard: true })
   yield* setStatus(env, { main: SyncServiceMachine.stopped, extension: SyncServiceMachine.stopped })
@@ -194,6 +195,7 @@ const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable,
 const session = Effect.fnUntraced(function* (env: Env) {
   const suspendables = yield* Suspendables
   yield* Effect.forEach([...suspendables].reverse(), (part) => guarded(part, part.resume), { discard: true })
+  yield* (yield* Inbox.Inbox).setActive(true)
   const main = yield* Scope.make()
   const extension = yield* Scope.make()
   yield* Effect.gen(function* () {

@@ -141,6 +141,24 @@ describe("Inbox", () => {
     })
   )
 
+  it.effect(
+    "I4: leaves the store alone while the loops don't run, and finds what came meanwhile when they run again",
+    () =>
+      Effect.gen(function* () {
+        const { process, write } = yield* setUp
+        const { handle, seen } = recorder()
+        yield* Effect.forkChild(process.inbox.consume("app", handle))
+        yield* settle
+        yield* process.inbox.setActive(false)
+        yield* write(3)
+        yield* advance("1 hour")
+        assert.deepStrictEqual(seen, [])
+        yield* process.inbox.setActive(true)
+        yield* advance("2 seconds")
+        assert.deepStrictEqual(seen, upTo(3))
+      })
+  )
+
   it.effect("finds by its poll what another process applied", () =>
     Effect.gen(function* () {
       const { process, write } = yield* setUp

@@ -121,7 +121,10 @@ describe("two processes of one account", () => {
       yield* settle
       yield* first.service.suspend()
       yield* world.sim.sendNumbered(world.session, 2)
-      yield* advance("1 second")
+      yield* advance("1 hour")
+      assert.deepStrictEqual(seen, { first: [1, 2], second: [1, 2, 3, 4] }, "I4: a suspended process doesn't look")
+      yield* first.service.resume()
+      yield* advance("2 seconds")
       assert.deepStrictEqual(seen, { first: [1, 2, 3, 4], second: [1, 2, 3, 4] })
     })
   )
