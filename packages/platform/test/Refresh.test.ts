@@ -103,7 +103,7 @@ const storedToken = (store: SessionStore.SessionStore["Service"]) =>
   Effect.map(store.load, (stored) => stored && Redacted.value(stored.session.accessToken))
 
 /** Does something to a store in memory at the very moment at which the server answers. */
-const meanwhile = (change: Effect.Effect<unknown, StoreError.StoreError>): void => void Effect.runSync(change)
+const meanwhile = (change: Effect.Effect<unknown, StoreError.StoreError | SessionStore.OtherDevice>): void => void Effect.runSync(change)
 
 const busy = new StoreError.StoreError({
   operation: "save",
@@ -300,11 +300,8 @@ describe("Refresh", () => {
       const server = yield* scriptedServer
       withTokens(server).issued = 7
       const { store, context } = yield* alone(endedSession(server))
-      yield* SessionStore.replace(store, {
-        ...endedSession(server),
-        deviceId: "OTHER",
-        accessToken: Redacted.make("a7")
-      })
+      const other = { ...endedSession(server), deviceId: "OTHER", accessToken: Redacted.make("a7") }
+      yield* Effect.flatMap(store.load, (stored) => store.save(other, stored?.revision))
       const reason = yield* Effect.provide(reasonOf(sync), context)
       assert(reason._tag === "Unauthorized")
       assert.include(reason.message, "OTHER")

@@ -3,6 +3,7 @@ import { Effect, Layer, Redacted } from "effect"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import type { AccountSession } from "../src/http/Session.ts"
 import { tokensOf } from "../src/http/Session.ts"
 import * as SessionStore from "../src/http/SessionStore.ts"
@@ -93,6 +94,27 @@ for (const [name, layer] of stores) {
       )
     )
 
+    it.effect("I2: keeps to its first device, also after a logout", () =>
+      check((store) =>
+        Effect.gen(function* () {
+          const { revision } = yield* SessionStore.replace(store, session("a1"))
+          const others = [session("b1", { userId: "@bob:test" }), session("a2", { deviceId: "OTHER" })]
+          for (const other of others) {
+            const refused = yield* Effect.flip(SessionStore.replace(store, other))
+            assert.strictEqual(refused._tag, "OtherDevice")
+            assert.include(refused.message, "@alice:test")
+          }
+          assert.strictEqual(tokenOf(yield* store.load), "a1")
+          yield* store.clear(revision)
+          for (const other of others) yield* Effect.flip(SessionStore.replace(store, other))
+          assert.isUndefined(yield* store.load)
+          // An account can move to another address; its device and keys stay the same.
+          yield* SessionStore.replace(store, session("a3", { homeserver: "https://new.test" }))
+          assert.strictEqual(tokenOf(yield* store.load), "a3")
+        })
+      )
+    )
+
     it.effect("lets exactly one of many savers win", () =>
       check((store) =>
         Effect.gen(function* () {
@@ -123,6 +145,24 @@ describe("SessionStore in SQLite", () => {
         )
       )
       yield* store((third) => Effect.map(third.load, (stored) => assert.strictEqual(tokenOf(stored), "a1")))
+    })
+  )
+})
+
+describe("A database of schema version 1", () => {
+  it.effect("belongs to the device that is logged in", () =>
+    Effect.gen(function* () {
+      const directory = fs.mkdtempSync(path.join(os.tmpdir(), "twinloop-session-"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(directory, { recursive: true })))
+      const filename = path.join(directory, "account.db")
+      const within = <A, E>(use: (store: SessionStore.SessionStore["Service"]) => Effect.Effect<A, E>) =>
+        Effect.flatMap(SessionStore.SessionStore, use).pipe(Effect.provide(sqlite(filename), { local: true }))
+      yield* within((store) => SessionStore.replace(store, session("a1")))
+      const db = new DatabaseSync(filename)
+      db.exec("DROP TABLE account_device; DELETE FROM twinloop_migrations WHERE migration_id = 2")
+      db.close()
+      const device = yield* within((store) => store.device)
+      assert.deepStrictEqual(device, { userId: "@alice:test", deviceId: "DEVICE" })
     })
   )
 })

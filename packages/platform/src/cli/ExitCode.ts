@@ -41,6 +41,7 @@ const byTag: { readonly [tag: string]: number } = {
   NotLoggedIn: exitCodes.login,
   LoginError: exitCodes.login,
   StoreError: exitCodes.database,
+  OtherDevice: exitCodes.database,
   InvalidHomeserverUrl: exitCodes.homeserver,
   HomeserverError: exitCodes.homeserver,
   SynapseError: exitCodes.homeserver,

@@ -80,7 +80,12 @@ export const loginCommand = Command.make(
   Effect.fn(function* (input) {
     const session = yield* Effect.gen(function* () {
       const session = yield* logIn(input)
-      yield* SessionStore.replace(yield* SessionStore.SessionStore, session)
+      yield* Effect.tapErrorTag(
+        SessionStore.replace(yield* SessionStore.SessionStore, session),
+        "OtherDevice",
+        // A device that was just made is only untidy if it can't be removed; whoever brings a token has had his before.
+        () => (input.how === "access-token" ? Effect.void : Effect.ignore(Login.revoke(session)))
+      )
       return session
     }).pipe(Effect.provide(Twinloop.layerFoundation({ database: input.database })))
     const { deviceId, homeserver, userId } = session

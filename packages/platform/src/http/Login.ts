@@ -140,6 +140,11 @@ const deviceFields = (options: DeviceOptions): MatrixEvent.JsonObject => ({
 const logOut = (http: MatrixHttp.MatrixHttp, token: Redacted.Redacted) =>
   http.request({ operation: "logout", method: "POST", path: MatrixHttp.pathOf("v3", "logout"), body: {}, token })
 
+/** Removes the device of a login that can't be kept, so that it doesn't stay in the account's list. */
+export const revoke = Effect.fn("Login.revoke")(function* (session: AccountSession) {
+  yield* Effect.mapError(logOut(yield* connect(session.homeserver), session.accessToken), ofCall)
+})
+
 const login = Effect.fnUntraced(function* (
   options: DeviceOptions,
   type: string,

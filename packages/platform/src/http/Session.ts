@@ -23,6 +23,9 @@ export interface AccountSession {
   readonly expiresAtMillis?: number
 }
 
+/** Whose a session is, without what proves it. */
+export type Device = Pick<AccountSession, "userId" | "deviceId">
+
 /** What a homeserver answers to a login or a refresh, as far as tokens go. Spec: `POST /login`, `POST /refresh`. */
 export const IssuedTokens = Schema.Struct({
   access_token: Schema.NonEmptyString,

@@ -10,7 +10,7 @@
 import { Clock, Effect, Layer, Redacted, Result } from "effect"
 import * as SqliteClient from "../sqlite/SqliteClient.ts"
 import * as StoreFault from "../sqlite/StoreFault.ts"
-import type { AccountSession } from "./Session.ts"
+import type { AccountSession, Device } from "./Session.ts"
 import { SessionStore, type StoredSession } from "./SessionStore.ts"
 
 interface SessionRecord {
@@ -29,7 +29,13 @@ const selectRevision = `SELECT revision FROM account_session WHERE id = 1`
 const replace = `INSERT OR REPLACE INTO account_session
   (id, homeserver, user_id, device_id, access_token, refresh_token, expires_at_millis, revision)
   VALUES (1, ?, ?, ?, ?, ?, ?, ?)`
+const selectDevice = `SELECT user_id, device_id FROM account_device WHERE id = 1`
+const insertDevice = `INSERT OR IGNORE INTO account_device (id, user_id, device_id) VALUES (1, ?, ?)`
 const remove = `DELETE FROM account_session WHERE id = 1 AND revision = ?`
+
+type DeviceRecord = Pick<SessionRecord, "user_id" | "device_id">
+
+const toDevice = ({ device_id: deviceId, user_id: userId }: DeviceRecord): Device => ({ userId, deviceId })
 
 const toStored = (record: SessionRecord): StoredSession => ({
   revision: record.revision,
@@ -56,6 +62,7 @@ const write = (transaction: SqliteClient.SyncTransaction, session: AccountSessio
     session.expiresAtMillis ?? null,
     revision
   )
+  transaction.run(insertDevice, session.userId, session.deviceId)
 }
 
 /** The store in the database of the `SqliteClient` in scope; its migrations must have run. */
@@ -68,6 +75,12 @@ export const make: Effect.Effect<SessionStore["Service"], never, SqliteClient.Sq
       .pipe(
         Effect.map((record) => (record === undefined ? undefined : toStored(record))),
         guard("load the login")
+      ),
+    device: sql
+      .readSync((reader) => reader.get<DeviceRecord>(selectDevice))
+      .pipe(
+        Effect.map((record) => (record === undefined ? undefined : toDevice(record))),
+        guard("load the device")
       ),
     save: (session, revision) =>
       Effect.flatMap(Clock.currentTimeMillis, (nowMillis) =>

@@ -135,13 +135,24 @@ const otherTables = [
   ) STRICT`
 ]
 
+const deviceTables = [
+  `CREATE TABLE account_device (
+    -- Whose data is in this file: the first device that was logged in. Stays after a logout, as the data does.
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL
+  ) STRICT`,
+  `INSERT INTO account_device (id, user_id, device_id) SELECT 1, user_id, device_id FROM account_session`
+]
+
 const create = (statements: ReadonlyArray<string>): Effect.Effect<void, SqlError.SqlError, SqlClient.SqlClient> =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
     Effect.forEach(statements, (statement) => sql.unsafe(statement), { discard: true })
   )
 
 const steps = {
-  "0001_initial": create([...leaseTables, ...extensionTables, ...roomTables, ...otherTables])
+  "0001_initial": create([...leaseTables, ...extensionTables, ...roomTables, ...otherTables]),
+  "0002_device": create(deviceTables)
 }
 
 /** The schema version that this software writes: the number of the last step. */
