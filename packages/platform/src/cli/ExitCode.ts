@@ -6,6 +6,7 @@
  */
 import { Console, Effect, Predicate, Runtime, Schema } from "effect"
 import { CliError } from "effect/cli"
+import * as Printable from "../Printable.ts"
 
 /** Exit codes, as `twinloop --help` and the README list them. */
 export const exitCodes = {
@@ -81,7 +82,7 @@ export const report =
         return yield* new CommandFailed({ message: error.message, exitCode })
       }
       const failed = new CommandFailed({ message: messageOf(error), exitCode: of(error) })
-      yield* Console.error(`twinloop: ${failed.message}`)
+      yield* Console.error(`twinloop: ${Printable.lines(failed.message)}`)
       if (json) yield* Console.log(JSON.stringify({ ok: false, error: failed.message, exitCode: failed.exitCode }))
       return yield* failed
     })

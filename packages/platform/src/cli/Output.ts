@@ -1,10 +1,13 @@
 /** What commands print: a result as text or JSON, and progress in place on a terminal, as plain lines elsewhere. */
 import { Console, Effect, Ref } from "effect"
+import * as Printable from "../Printable.ts"
 import * as MonotonicClock from "./MonotonicClock.ts"
 
 /** Prints a result: as JSON with `--json`, else as the given lines. */
 export const result = (json: boolean, value: object, lines: ReadonlyArray<string>): Effect.Effect<void> =>
-  json ? Console.log(JSON.stringify(value)) : Effect.forEach(lines, (line) => Console.log(line), { discard: true })
+  json
+    ? Console.log(JSON.stringify(value))
+    : Effect.forEach(lines, (line) => Console.log(Printable.line(line)), { discard: true })
 
 /** Shows what is going on. */
 export interface Progress {

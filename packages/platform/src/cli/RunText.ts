@@ -1,4 +1,5 @@
 /** What `twinloop run` prints for people: one line per event. */
+import * as Printable from "../Printable.ts"
 import type { RunEvent } from "./RunEvent.ts"
 
 type Status = Extract<RunEvent, { event: "state" }>["main"]
@@ -22,8 +23,10 @@ const loop = (status: Status): string => {
   }
 }
 
-/** One line for an event. */
-export const line = (event: RunEvent): string => {
+/** One line for an event, whatever words of others are in it. */
+export const line = (event: RunEvent): string => Printable.line(words(event))
+
+const words = (event: RunEvent): string => {
   switch (event.event) {
     case "state":
       return `${event.state.toLowerCase()}  main: ${loop(event.main)}; extension: ${loop(event.extension)}`

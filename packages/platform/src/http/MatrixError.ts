@@ -12,6 +12,7 @@
  */
 import { DateTime, Option, Predicate } from "effect"
 import { HomeserverError } from "@twinloop/core"
+import * as Printable from "../Printable.ts"
 
 /** An answer that is not a success. */
 export interface Refusal {
@@ -144,8 +145,9 @@ const redirected = (refusal: Refusal, said: string): HomeserverError.BadResponse
 export const reasonOf = (refusal: Refusal): HomeserverError.HomeserverErrorReason => {
   const errcode = stringOf(refusal.json, "errcode") ?? ""
   const error = stringOf(refusal.json, "error")
-  const code = errcode === "" ? "" : ` ${errcode}`
-  const quoted = error === undefined ? "" : ` ("${error.slice(0, quotedCharacters)}")`
+  const words = (text: string): string => Printable.line(text.slice(0, quotedCharacters))
+  const code = errcode === "" ? "" : ` ${words(errcode)}`
+  const quoted = error === undefined ? "" : ` ("${words(error)}")`
   const said = `${refusal.request} was answered with ${refusal.status}${code}${quoted}.`
   return byErrcode(refusal, errcode, said) ?? byStatus(refusal, errcode, said)
 }
