@@ -3,6 +3,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Logger } from "effect"
 import { Command } from "effect/cli"
+import * as BrokenPipe from "./BrokenPipe.ts"
 import { devCommand } from "./DevCommand.ts"
 import * as ExitCode from "./ExitCode.ts"
 import { homeserverCommand } from "./HomeserverCommand.ts"
@@ -38,6 +39,8 @@ const twinloop = Command.make("twinloop").pipe(
     stopCommand
   ])
 )
+
+BrokenPipe.watch()
 
 const json = process.argv.includes("--json")
 
