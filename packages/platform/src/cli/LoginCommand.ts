@@ -9,24 +9,24 @@ import { CommandFailed, exitCodes } from "./ExitCode.ts"
 import * as Flags from "./Flags.ts"
 import * as Output from "./Output.ts"
 
+/** All of standard input but the end of its last line: a password may begin and end with blanks. */
 const readAll = Effect.promise(async () => {
+  process.stdin.setEncoding("utf8")
   let text = ""
   for await (const chunk of process.stdin) text += String(chunk)
-  return text.trim()
+  return text.replace(/\r?\n$/, "")
 })
 
 /** A secret from standard input, or asked for on a terminal: never from the command line, which every user of the host can read. */
 const secret = (message: string) =>
   process.stdin.isTTY ? Prompt.run(Prompt.Password({ message })) : Effect.map(readAll, (text) => Redacted.make(text))
 
-/** The device that is logged in to this account at this homeserver already, to be the same one again. */
-const knownDevice = Effect.fnUntraced(function* (homeserver: string, user: string) {
+/** The device of this user to which the database belongs, to be the same one again. */
+const knownDevice = Effect.fnUntraced(function* (user: string) {
   const store = yield* SessionStore.SessionStore
-  const stored = yield* store.load
-  if (stored === undefined) return undefined
-  const { session } = stored
-  const sameUser = session.userId === user || session.userId.startsWith(`@${user}:`)
-  return sameUser && session.homeserver === homeserver.replace(/\/+$/, "") ? session.deviceId : undefined
+  const device = yield* store.device
+  if (device === undefined) return undefined
+  return device.userId === user || device.userId.startsWith(`@${user}:`) ? device.deviceId : undefined
 })
 
 const logIn = Effect.fnUntraced(function* (options: {
@@ -48,7 +48,7 @@ const logIn = Effect.fnUntraced(function* (options: {
     })
   }
   const user = options.user.value
-  const deviceId = yield* knownDevice(homeserver, user)
+  const deviceId = yield* knownDevice(user)
   const password = yield* secret(`Password of ${user}`)
   return yield* Login.byPassword({
     homeserver,
