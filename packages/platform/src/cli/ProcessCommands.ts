@@ -1,8 +1,10 @@
 /** `twinloop status`, `lease`, `suspend`, `resume` and `stop`: what an operator asks of the running processes of an account. */
-import { Effect, Option } from "effect"
+import { Effect, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlClient from "../control/ControlClient.ts"
 import type { LeaseStatus, StopReport, Status } from "../control/ControlProtocol.ts"
+import * as ExitCode from "./ExitCode.ts"
+import { CommandFailed } from "./ExitCode.ts"
 import * as Flags from "./Flags.ts"
 import * as Output from "./Output.ts"
 
@@ -21,7 +23,19 @@ interface Input {
   readonly json: boolean
 }
 
-/** Asks every process that is meant, one after the other, and prints what each says; with `--json` as an array. */
+/** What a process said, or why it said nothing. */
+interface Told<A> {
+  readonly pid: number
+  readonly answer: Result.Result<A, ControlClient.ControlError>
+}
+
+const json = <A extends object>({ answer, pid }: Told<A>): object =>
+  Result.isSuccess(answer) ? { ...answer.success, pid } : { pid, error: answer.failure.message }
+
+/**
+ * Asks every process that is meant, one after the other, and prints what each says; with `--json` as an array. One that does
+ * not answer keeps no other from being asked; the command fails for it afterwards.
+ */
 const askAll = <A extends object>(
   input: Input,
   ask: (client: ControlClient.ControlClient) => Effect.Effect<A, ControlClient.ControlError>,
@@ -29,14 +43,22 @@ const askAll = <A extends object>(
 ) =>
   Effect.gen(function* () {
     const targets = yield* ControlClient.find(input.database, Option.getOrUndefined(input.pid))
-    const answers: Array<A & { readonly pid: number }> = []
-    const lines: Array<string> = []
+    const told: Array<Told<A>> = []
     for (const target of targets) {
-      const answer = yield* Effect.scoped(Effect.flatMap(ControlClient.connect(target), ask))
-      answers.push({ ...answer, pid: target.pid })
-      lines.push(...text(target.pid, answer))
+      const asked = Effect.scoped(Effect.flatMap(ControlClient.connect(target), ask))
+      told.push({ pid: target.pid, answer: yield* Effect.result(asked) })
     }
-    yield* Output.result(input.json, answers, lines)
+    const answered = told.flatMap(({ answer, pid }) => (Result.isSuccess(answer) ? text(pid, answer.success) : []))
+    const failures = told.flatMap(({ answer }) => (Result.isFailure(answer) ? [answer.failure] : []))
+    if (failures.length < told.length) yield* Output.result(input.json, told.map(json), answered)
+    const [first] = failures
+    if (first !== undefined && failures.length === 1) return yield* first
+    if (first !== undefined) {
+      return yield* new CommandFailed({
+        message: failures.map(({ message }) => message).join("; "),
+        exitCode: ExitCode.of(first)
+      })
+    }
   })
 
 const loopText = (name: string, loop: Status["main"]): ReadonlyArray<string> => {
