@@ -284,7 +284,7 @@ const configure = (db: DatabaseSync, options: SqliteClientConfig): void => {
 const open = (options: SqliteClientConfig): Effect.Effect<DatabaseSync, SqlError.SqlError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.try({
-      try: () => new DatabaseSync(options.filename, { readOnly: options.readonly ?? false, timeout: 0 }),
+      try: () => new DatabaseSync(SqliteFile.nameOf(options.filename), { readOnly: options.readonly ?? false, timeout: 0 }),
       catch: sqlError("open the database")
     }),
     (db) => Effect.sync(() => db.close())
@@ -302,6 +302,8 @@ export const make = Effect.fnUntraced(function* (
   if (options.readonly !== true && !SqliteFile.isMemory(options.filename)) {
     yield* Effect.try({ try: () => SqliteFile.prepare(options.filename), catch: fileError })
   }
+  // Before it is opened: a file that is replaced in between is refused at the first write.
+  const assertUnmoved = SqliteFile.guard(options.filename)
   const db = yield* open(options)
   yield* retryBusy(Effect.try({ try: () => configure(db, options), catch: sqlError("open the database") }))
 
@@ -321,7 +323,7 @@ export const make = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"], ...Object.entries(options.spanAttributes ?? {})]
   })
-  const sync = makeSync(db, SqliteFile.guard(options.filename), prepare, semaphore, client.transactionService)
+  const sync = makeSync(db, assertUnmoved, prepare, semaphore, client.transactionService)
   return Object.assign(client, { config: options, ...sync })
 })
 

@@ -12,7 +12,7 @@
  * (sqlite.org/howtocorrupt.html, section 2.2). So the file is opened here only when this call creates it (`wx`), when
  * nobody can hold a lock on it yet, and an existing one is changed by its path.
  */
-import { chmodSync, closeSync, mkdirSync, openSync, statSync } from "node:fs"
+import { chmodSync, closeSync, lstatSync, mkdirSync, openSync, readlinkSync, statSync } from "node:fs"
 import { dirname, resolve } from "node:path"
 
 /** Mode of the database, `-wal` and `-shm` files: this user only. */
@@ -37,6 +37,18 @@ const makePrivate = (path: string): void => {
   if (stat?.isFile() === true && (stat.mode & 0o077) !== 0) chmodSync(path, privateFile)
 }
 
+/** Links to follow before a chain of them counts as a loop, as in Linux. */
+const maxLinks = 40
+
+/** Where a path leads, also when nothing is there yet: SQLite follows links, and creates what is at their end. */
+const targetOf = (path: string, links = maxLinks): string => {
+  const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true
+  return isLink && links > 0 ? targetOf(resolve(dirname(path), readlinkSync(path)), links - 1) : path
+}
+
+/** The name to open a database by: a path, whatever it looks like. SQLite would take `file:...` for a URI with options. */
+export const nameOf = (filename: string): string => (isMemory(filename) ? filename : resolve(filename))
+
 /** Whether the name stands for a database in memory, which has no file. */
 export const isMemory = (filename: string): boolean => filename === ":memory:" || filename === ""
 
@@ -47,7 +59,7 @@ export const isMemory = (filename: string): boolean => filename === ":memory:" |
  * @throws the file system's error (`ENOENT`, `EACCES`, `EROFS`, ...), with its `code`.
  */
 export const prepare = (filename: string): void => {
-  const path = resolve(filename)
+  const path = targetOf(resolve(filename))
   unlessCode("EEXIST", () => mkdirSync(dirname(path), { mode: privateDirectory }))
   unlessCode("EEXIST", () => closeSync(openSync(path, "wx", privateFile)))
   for (const file of [path, `${path}-wal`, `${path}-shm`]) makePrivate(file)
