@@ -10,6 +10,9 @@ import {
   type Status
 } from "../control/ControlProtocol.ts"
 import { SessionStore } from "../http/SessionStore.ts"
+import * as ExtensionTables from "../sqlite/ExtensionTables.ts"
+import * as SqliteClient from "../sqlite/SqliteClient.ts"
+import * as StoreFault from "../sqlite/StoreFault.ts"
 
 /** Cursor of `twinloop run`'s own printing, one per role. */
 export const consumer = (role: string): string => `run-${role}`
@@ -56,11 +59,12 @@ const leaseStatus = Effect.gen(function* () {
   return status
 })
 
-/** How many inbox entries wait for `twinloop run` of this role, counted up to the limit. */
+/** How many inbox entries wait for `twinloop run` of this role; counted where they are, since there can be any number. */
 const countInbox = Effect.fnUntraced(function* (role: string) {
-  const store = yield* SyncStore.SyncStore
-  const after = yield* store.inboxCursor(consumer(role))
-  return (yield* store.readInbox({ after, limit: 10_000 })).length
+  const client = yield* SqliteClient.SqliteClient
+  return yield* client
+    .readSync((reader) => ExtensionTables.countUnread(reader, consumer(role)))
+    .pipe(StoreFault.guard(client.config.filename, "count the inbox"))
 })
 
 /** Gathers the status; a store that can't be read refuses with its reason. */

@@ -28,6 +28,7 @@ const clearPos = `UPDATE extension_position SET pos = NULL`
 const insertInbox = `INSERT INTO inbox (generation, type, sender, encryption, event) VALUES (?, ?, ?, ?, ?)`
 const selectInbox = `SELECT sequence, generation, type, sender, encryption, event
   FROM inbox WHERE sequence > ? ORDER BY sequence LIMIT ?`
+const countAfter = `SELECT COUNT(*) AS count FROM inbox WHERE sequence > ?`
 const selectLast = `SELECT seq AS sequence FROM sqlite_sequence WHERE name = 'inbox'`
 const replaceCrypto = `INSERT OR REPLACE INTO crypto_record (collection, key, value) VALUES (?, ?, ?)`
 const deleteCrypto = `DELETE FROM crypto_record WHERE collection = ? AND key = ?`
@@ -129,6 +130,10 @@ export const readInbox = (reader: SyncReader, after: number, limit: number): Rea
 /** Where a consumer stands, 0 at first. */
 export const cursor = (reader: SyncReader, consumer: string): number =>
   reader.get<{ sequence: number }>(selectCursor, consumer)?.sequence ?? 0
+
+/** How many rows a consumer has not read; their JSON is not touched. */
+export const countUnread = (reader: SyncReader, consumer: string): number =>
+  reader.get<{ count: number }>(countAfter, cursor(reader, consumer))?.count ?? 0
 
 /** Moves a cursor forward, never beyond the last row, and deletes rows that all have read, except the newest `keep`. */
 export const advance = (
