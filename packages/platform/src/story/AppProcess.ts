@@ -35,7 +35,7 @@ export interface AppProcess {
   look(start: number, end: number): Effect.Effect<void>
   /** Kills it as the operating system does; gives the moment, on the monotonic clock. */
   readonly kill: Effect.Effect<number>
-  /** Waits for its end, and gives its exit code. */
+  /** Waits for its end, and gives its exit code; fails when it goes on for longer than any stop may take. */
   readonly exitCode: Effect.Effect<number, StoryError>
 }
 
@@ -52,6 +52,9 @@ const collect = (stream: Stream.Stream<Uint8Array, unknown>, use: (line: string)
 
 /** Lines of standard error that are kept for the message when a process fails. */
 const KEPT_LINES = 20
+
+/** How long a process that was told to stop may go on: its own deadline is 5 s. */
+const END_LIMIT_MILLIS = 15_000
 
 /** What shells say of a process that was killed: 128 + SIGKILL. */
 const KILLED = 137
@@ -121,7 +124,11 @@ export const start = Effect.fn("AppProcess.start")(function* (role: string, data
     }),
     exitCode: handle.exitCode.pipe(
       Effect.map(Number),
-      Effect.orElseSucceed(() => KILLED)
+      Effect.orElseSucceed(() => KILLED),
+      Effect.timeoutOption(END_LIMIT_MILLIS),
+      Effect.flatMap((code) =>
+        Option.isSome(code) ? Effect.succeed(code.value) : fail(`did not end within ${END_LIMIT_MILLIS} ms`)
+      )
     )
   }
   return app

@@ -21,13 +21,22 @@ const tcpInodes = (): ReadonlySet<string> => {
   return inodes
 }
 
+/** What a descriptor is, or `undefined` when it was closed since it was listed. */
+const targetOf = (path: string): string | undefined => {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return undefined
+  }
+}
+
 /** The open TCP sockets of a process, or `None` where that can't be seen. */
 export const count = (pid: number): Effect.Effect<Option.Option<number>> =>
   Effect.option(
     Effect.try(() => {
       const inodes = tcpInodes()
       return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
-        const match = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))
+        const match = /^socket:\[(\d+)\]$/.exec(targetOf(`/proc/${pid}/fd/${fd}`) ?? "")
         return match !== null && inodes.has(match[1]!)
       }).length
     })

@@ -54,6 +54,8 @@ const WINDOW_CHANGES = 100
 const WINDOW_PAUSE_MILLIS = 40
 const SEND_PAUSE_MILLIS = 20
 const SUSPENDED_MILLIS = 1_500
+/** How long the homeserver may take to accept what is on its way when the sender is told to finish. */
+const FINISH_LIMIT_MILLIS = 20_000
 const UNREACHABLE_MILLIS = 2_000
 /** How the story keeps inbox rows from being deleted: a consumer that never moves. */
 const CONSUMER = "story"
@@ -77,7 +79,7 @@ interface Measured {
   readonly killMillis: ReadonlyArray<number>
   readonly quietMillis: number
   readonly quiet: boolean
-  readonly openConnections: number
+  readonly openConnections: number | null
   readonly windowChanges: number
   readonly extensionLongestGapMillis: number
 }
@@ -148,11 +150,9 @@ const scroll = Effect.fnUntraced(function* (world: World, main: AppProcess.AppPr
   return gap
 })
 
-const countConnections = (pid: number) =>
-  Effect.map(
-    Connections.count(pid),
-    Option.getOrElse(() => 0)
-  )
+/** The larger of two counts, or `null` when one could not be made. */
+const larger = (one: Option.Option<number>, two: Option.Option<number>): number | null =>
+  Option.isSome(one) && Option.isSome(two) ? Math.max(one.value, two.value) : null
 
 /** Suspends the owner, and measures from the request until the other owns the stream. */
 const handOver = Effect.fnUntraced(function* (
@@ -182,9 +182,9 @@ const suspend = Effect.fnUntraced(function* (world: World, owner: AppProcess.App
     world,
     `${owner.role} suspended, quiet after ${ms(quietMillis)}; ${other.role} owns the stream after ${ms(first.millis)}`
   )
-  const connections = yield* countConnections(owner.pid)
+  const connections = yield* Connections.count(owner.pid)
   yield* Effect.sleep(SUSPENDED_MILLIS)
-  const later = yield* countConnections(owner.pid)
+  const later = yield* Connections.count(owner.pid)
   yield* resume(world, owner)
   const back = yield* handOver(world, other, owner)
   yield* resume(world, other)
@@ -196,7 +196,7 @@ const suspend = Effect.fnUntraced(function* (world: World, owner: AppProcess.App
     releaseMillis,
     quietMillis,
     quiet: first.report.quiet,
-    openConnections: Math.max(connections, later)
+    openConnections: larger(connections, later)
   }
 })
 
@@ -386,7 +386,10 @@ const perform = Effect.fnUntraced(function* (options: Options) {
   const { measured, standby } = yield* play(world, main, first, options.rooms)
 
   yield* world.sender.finish
-  yield* Fiber.join(sending)
+  yield* Effect.timeoutOrElse(Fiber.join(sending), {
+    duration: FINISH_LIMIT_MILLIS,
+    orElse: () => new StoryError({ message: `the homeserver accepted nothing more for ${FINISH_LIMIT_MILLIS} ms` })
+  })
   const sent = yield* world.sender.sent
   const lastEventMillis = yield* settle(sent.toDevice)
   const roomsBehind = yield* settleRooms(MAIN, sent.lastMessage)
