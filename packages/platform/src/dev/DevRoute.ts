@@ -6,9 +6,10 @@
  *
  * Not here: the endpoints themselves (`AccountRoutes.ts`, `RoomRoutes.ts`, `SyncRoutes.ts`, `AdminRoutes.ts`).
  */
-import { Effect, Option, Result, Schema } from "effect"
+import { ByteSize, Effect, Option, Result, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { HttpMethod } from "effect/http"
+import { MatrixEvent } from "@twinloop/core"
 import type { HomeserverHost, HomeserverModel } from "./Model.ts"
 
 /** The homeserver behind the endpoints. */
@@ -85,14 +86,31 @@ export const param = (call: Call, name: string): string => call.params[name] ?? 
 
 const notJson: Refusal = { status: 400, errcode: "M_NOT_JSON", message: "the body is not JSON" }
 
+/** As much as Synapse takes for the largest requests of clients, uploads of media apart. */
+const maxBody = ByteSize.mebibytes(10)
+
+const tooLarge: Refusal = {
+  status: 413,
+  errcode: "M_TOO_LARGE",
+  message: `the body is larger than ${ByteSize.format(maxBody)}, or it ended too early`
+}
+
+const tooDeep: Refusal = { status: 400, errcode: "M_BAD_JSON", message: "the body is nested too deeply" }
+
 const decodeJson = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Unknown))
+
+/** JSON that can be written again: what is stored here is sent to other clients. */
+const parse = (text: string): Outcome<unknown> =>
+  Result.flatMap(
+    Result.mapError(decodeJson(text), () => notJson),
+    (json) => (MatrixEvent.writable(json) === json ? Result.succeed(json) : Result.fail(tooDeep))
+  )
 
 const readBody = (source: HttpServerRequest.HttpServerRequest): Effect.Effect<unknown, Refusal> =>
   source.text.pipe(
-    Effect.mapError(() => notJson),
-    Effect.flatMap((text) =>
-      text === "" ? Effect.succeed({}) : Effect.fromResult(Result.mapError(decodeJson(text), () => notJson))
-    )
+    Effect.provideService(HttpServerRequest.MaxBodySize, maxBody),
+    Effect.mapError(() => tooLarge),
+    Effect.flatMap((text) => (text === "" ? Effect.succeed({}) : Effect.fromResult(parse(text))))
   )
 
 const tokenOf = ({ headers }: HttpServerRequest.HttpServerRequest): string | undefined =>
