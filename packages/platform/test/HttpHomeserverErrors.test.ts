@@ -118,7 +118,12 @@ describe("HomeserverUrl", () => {
     ["https://hs.test?x=1", /query or a fragment/],
     ["https://hs.test/#x", /query or a fragment/],
     ["https://alice:hunter2@hs.test", /user name or password/],
-    ["https://alice:hunter2@hs.test:nine", /scheme, like https/]
+    ["https://alice:hunter2@hs.test:nine", /scheme, like https/],
+    ["https:alice:hunter2@hs.test", /scheme, like https/],
+    ["alice:hunter2@hs.test", /scheme, like https/],
+    ["https://alice:hun/hunter2@hs.test", /scheme, like https/],
+    ["https://hs.test/?loginToken=hunter2", /query or a fragment/],
+    ["https://hs.test/#hunter2", /query or a fragment/]
   ]
   for (const [input, says] of bad) {
     it(`refuses "${input}" and says why, without repeating a password`, () => {

@@ -25,8 +25,12 @@ export interface HomeserverUrl {
 /** Long enough for any real address, short enough for one line of a terminal. */
 const shownCharacters = 100
 
-/** The input as messages may repeat it: without the credentials that it may carry. */
-const shown = (input: string): string => input.replace(/\/\/[^/]*@/, "//").slice(0, shownCharacters)
+/** The input as messages may repeat it: without the credentials that it may carry before an `@`, or in a query or fragment. */
+const shown = (input: string): string =>
+  input
+    .replace(/^([a-z]*:\/\/)?.*@/is, "$1")
+    .replace(/[?#].*$/s, "…")
+    .slice(0, shownCharacters)
 
 const invalid = (message: string): Result.Result<never, InvalidHomeserverUrl> =>
   Result.fail(new InvalidHomeserverUrl({ message }))
