@@ -81,6 +81,17 @@ describe("Events nested beyond what can be written", () => {
   })
 })
 
+describe("Things too large for any event", () => {
+  it("I10: are kept in quarantine by their beginning", () => {
+    const { quarantined } = toDevice(`{"mark":"x","junk":"${"a".repeat(1_000_000)}"},{"mark":"y"}`)
+    const [large, small] = quarantined
+    assert(typeof large?.raw === "string")
+    assert.isAtMost(large.raw.length, 65_537)
+    assert.match(large.raw, /^\{"mark":"x","junk":"aaa/)
+    assert.deepStrictEqual(small?.raw, { mark: "y" })
+  })
+})
+
 describe("Names that are no text", () => {
   it("I7: are quarantined instead of standing for each other", () => {
     const event = (more: string) => `{"type":"t","sender":"@s:test","event_id":"$e","state_key":"","content":{}${more}}`

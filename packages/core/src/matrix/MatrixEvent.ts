@@ -78,7 +78,7 @@ export interface Quarantined {
   readonly roomId?: RoomId
   /** What is wrong, to what, in one sentence. */
   readonly reason: string
-  /** The JSON value as it was received, but for what is nested too deeply to be written again: see {@link writable}. */
+  /** The JSON value as it was received; cut when it is nested too deeply or is too large: see {@link keepable}. */
   readonly raw: unknown
 }
 
@@ -105,6 +105,16 @@ const cutBelow = (value: unknown, levels: number): unknown => {
 
 /** A JSON value that can be written as JSON again: itself, or a copy without what is nested too deeply. */
 export const writable = (raw: unknown): unknown => (nestsDeeperThan(raw, maxNesting) ? cutBelow(raw, maxNesting) : raw)
+
+/** An event is 64 KiB at most (spec: "Size limits"); what can't be understood and is larger is kept by its beginning. */
+const maxKept = 65_536
+
+/** A JSON value as it is kept in quarantine: {@link writable}, and small enough that a hostile server can't fill the disk. */
+export const keepable = (raw: unknown): unknown => {
+  const kept = writable(raw)
+  const text = JSON.stringify(kept) ?? ""
+  return text.length > maxKept ? `${text.slice(0, maxKept)}…`.toWellFormed() : kept
+}
 
 const tooDeep = (raw: JsonObject): string | undefined =>
   nestsDeeperThan(raw, maxNesting) ? `it is nested more than ${maxNesting} levels deep` : undefined

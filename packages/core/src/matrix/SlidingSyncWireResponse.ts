@@ -13,11 +13,11 @@ import { Predicate, Record, Result, Schema } from "effect"
 import type { Spelling } from "../sync/Homeserver.ts"
 import {
   isStateDeletion,
+  keepable,
   whyNotEphemeralEvent,
   whyNotEvent,
   whyNotStateEvent,
-  whyNotTimelineEvent,
-  writable
+  whyNotTimelineEvent
 } from "./MatrixEvent.ts"
 import type {
   EphemeralEvent,
@@ -410,7 +410,7 @@ export const decodeResponse = (json: unknown): Result.Result<SyncResponse, strin
       const response = json as JsonObject
       const quarantined: Array<Quarantined> = []
       const report: Report = (source, reason, raw, roomId) => {
-        quarantined.push({ source, reason, raw: writable(raw), ...(roomId !== undefined && { roomId }) })
+        quarantined.push({ source, reason, raw: keepable(raw), ...(roomId !== undefined && { roomId }) })
       }
       return {
         pos,
