@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { SyncConfig } from "@twinloop/core"
-import { Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
+import { Clock, Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { chmodSync, statSync, writeFileSync } from "node:fs"
@@ -255,6 +255,25 @@ describe("SqliteClient.retryBusy", () => {
       const exit = yield* Fiber.join(waiting)
       const error = Exit.findErrorOption(exit)
       assert.isTrue(error._tag === "Some" && SqliteClient.isBusy(error.value))
+    }).pipe(Effect.provide(Layer.mergeAll(layer, SyncConfig.layer({ storeBusyMillis: 100 }))))
+  )
+
+  it.live("I10: gives up in time, also when the clock was set back meanwhile", () =>
+    Effect.gen(function* () {
+      yield* lockedByAnother
+      const clock = yield* Clock.Clock
+      const startedAt = clock.currentTimeMillisUnsafe()
+      let looks = 0
+      // From the second look on it is an hour earlier.
+      const setBack: Clock.Clock = Object.assign(Object.create(clock) as Clock.Clock, {
+        currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() - (looks++ === 0 ? 0 : 3_600_000)
+      })
+      const exit = yield* SqliteClient.retryBusy(writeSync(1)).pipe(
+        Effect.exit,
+        Effect.provideService(Clock.Clock, setBack),
+        Effect.timeoutOption("2 seconds")
+      )
+      assert.isTrue(exit._tag === "Some", `it still waits after ${clock.currentTimeMillisUnsafe() - startedAt} ms`)
     }).pipe(Effect.provide(Layer.mergeAll(layer, SyncConfig.layer({ storeBusyMillis: 100 }))))
   )
 

@@ -90,6 +90,12 @@ export const SqliteClient: Context.Service<SqliteClient, SqliteClient> = Context
 export const isBusy = (error: unknown): boolean =>
   SqlError.isSqlError(error) && error.reason._tag === "LockTimeoutError"
 
+/** Between two tries at a locked database, before jitter. */
+const busyPauseMillis = 2
+
+/** What jitter makes of a pause at the least: 0.8 of it. So many tries fit into a time, whatever the clock says of it. */
+const maxTries = (millis: number): number => Math.ceil(millis / (0.8 * busyPauseMillis))
+
 /**
  * Retries while the database is locked, every 2 ms with jitter, for `SyncConfig.storeBusyMillis` at most. Put it around
  * whole transactions, never inside one.
@@ -98,7 +104,11 @@ export const retryBusy = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<
   Effect.flatMap(SyncConfig.SyncConfig, ({ storeBusyMillis }) =>
     Effect.retry(self, {
       while: isBusy,
-      schedule: Schedule.spaced("2 millis").pipe(Schedule.jittered, Schedule.upTo({ duration: storeBusyMillis }))
+      schedule: Schedule.spaced(busyPauseMillis).pipe(
+        Schedule.jittered,
+        // The clock may be set back meanwhile: then the number of tries ends it.
+        Schedule.upTo({ duration: storeBusyMillis, times: maxTries(storeBusyMillis) })
+      )
     })
   )
 
