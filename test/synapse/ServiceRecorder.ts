@@ -1,0 +1,95 @@
+/**
+ * The whole service with an observer between it and the homeserver: what was asked, and how often.
+ *
+ * Includes the sync requests with their answers, and the renewals of the access token as they go over the wire.
+ *
+ * Gotchas: composed like `Twinloop.layer`, but for the observer; nothing is changed on its way.
+ */
+import { Inbox, SyncService } from "@twinloop/actors"
+import { Homeserver, PassThroughCrypto, RoomList, type SlidingSync, type SyncConfig } from "@twinloop/core"
+import { HttpHomeserver, Twinloop } from "@twinloop/platform"
+import { Effect, Layer, Ref } from "effect"
+import { HttpClient, type HttpClientRequest } from "effect/http"
+import * as Kit from "./ServiceKit.ts"
+
+/** A sync that was answered. */
+export interface Answered {
+  readonly request: SlidingSync.SyncRequest
+  readonly response: SlidingSync.SyncResponse
+}
+
+/** A renewal of the access token: the refresh token that was sent, and the status of the answer. */
+export interface Renewal {
+  readonly refreshToken: string
+  readonly status: number
+}
+
+interface Records {
+  readonly syncs: Ref.Ref<ReadonlyArray<Answered>>
+  readonly renewals: Ref.Ref<ReadonlyArray<Renewal>>
+}
+
+const hasRooms = ({ request }: Answered): boolean => Object.keys(request.lists).length > 0
+
+const observed = (records: Records, homeserver: Homeserver.Homeserver["Service"]): Homeserver.Homeserver["Service"] =>
+  Homeserver.Homeserver.of({
+    ...homeserver,
+    sync: (request) =>
+      Effect.tap(homeserver.sync(request), (response) =>
+        Ref.update(records.syncs, (before) => [...before, { request, response }])
+      )
+  })
+
+const refreshTokenOf = ({ body }: HttpClientRequest.HttpClientRequest): string =>
+  body._tag === "Uint8Array" ? String(JSON.parse(new TextDecoder().decode(body.body)).refresh_token) : body._tag
+
+const observedHttp = (records: Records) =>
+  Layer.effect(
+    HttpClient.HttpClient,
+    Effect.map(HttpClient.HttpClient, (client) =>
+      HttpClient.transform(client, (effect, request) =>
+        request.url.endsWith("/refresh")
+          ? Effect.tap(effect, ({ status }) =>
+              Ref.update(records.renewals, (before) => [...before, { refreshToken: refreshTokenOf(request), status }])
+            )
+          : effect
+      )
+    )
+  )
+
+const layerObserved = (records: Records, options: Twinloop.Options) =>
+  SyncService.SyncService.layer.pipe(
+    Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, PassThroughCrypto.layer)),
+    Layer.provideMerge(
+      Layer.effect(
+        Homeserver.Homeserver,
+        Effect.map(HttpHomeserver.make, (homeserver) => observed(records, homeserver))
+      )
+    ),
+    Layer.provide(observedHttp(records)),
+    Layer.provideMerge(Twinloop.layerFoundation(options))
+  )
+
+/** Runs the service like `Kit.run`, under observation. */
+export const run = Effect.fnUntraced(function* (
+  { database }: Kit.Account,
+  config: Partial<SyncConfig.SyncConfigShape> = {}
+) {
+  const records: Records = {
+    syncs: yield* Ref.make<ReadonlyArray<Answered>>([]),
+    renewals: yield* Ref.make<ReadonlyArray<Renewal>>([])
+  }
+  const context = yield* Effect.orDie(Layer.build(layerObserved(records, { database, config })))
+  const running = Kit.runningOf(context, config)
+  yield* running.service.start
+  yield* Kit.untilLoaded(running)
+  return {
+    running,
+    recorded: {
+      /** The main loop's syncs that were answered, in order. */
+      main: Effect.map(Ref.get(records.syncs), (syncs) => syncs.filter(hasRooms)),
+      /** The renewals that were answered, in order. */
+      renewals: Ref.get(records.renewals)
+    }
+  }
+})
