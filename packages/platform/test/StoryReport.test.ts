@@ -14,6 +14,7 @@ const good: Report.Story = {
   suspend: { quietMillis: 9, quiet: true, openConnections: 0 },
   exitCodes: [0, 0],
   windowChanges: 100,
+  windows: { wanted: 99, asked: 90 },
   extensionLongestGapMillis: 60,
   lastEventMillis: 40,
   tookMillis: 14_000
@@ -77,6 +78,7 @@ describe("Report.failures", () => {
     ["a suspension that was not quiet", { suspend: { ...good.suspend, quiet: false } }],
     ["a process that didn't end well", { exitCodes: [0, 1] }],
     ["a connection that stayed open", { suspend: { ...good.suspend, openConnections: 1 } }],
+    ["windows that nobody asked for", { windows: { wanted: 99, asked: 1 } }],
     ["a late hand-over", { handover: { ...good.handover, releaseMillis: [Report.bounds.releaseMillis + 1] } }],
     ["a late take-over", { handover: { ...good.handover, killMillis: [Report.bounds.killMillis + 1] } }],
     ["a slow suspension", { suspend: { ...good.suspend, quietMillis: Report.bounds.quietMillis + 1 } }],

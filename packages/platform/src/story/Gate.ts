@@ -1,7 +1,8 @@
 /**
  * A TCP gate in front of a homeserver, which can be shut: connections through it end, and new ones are refused.
  *
- * The story makes a homeserver unreachable with it, the embedded one and Synapse alike, without touching the homeserver.
+ * The story makes a homeserver unreachable with it, the embedded one and Synapse alike, without touching the homeserver. It
+ * also sees at the gate which parts of the room list are asked for, whatever the processes say of themselves.
  */
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -13,6 +14,8 @@ export interface Gate {
   /** Ends all connections and refuses new ones until opened. */
   readonly shut: Effect.Effect<void>
   readonly open: Effect.Effect<void>
+  /** Every range of a list that was asked for through the gate so far, as it was spelled: `[7,26]`. */
+  readonly ranges: Effect.Effect<ReadonlySet<string>>
 }
 
 const host = "127.0.0.1"
@@ -21,6 +24,9 @@ const listen = (server: net.Server, port: number): Effect.Effect<number> =>
   Effect.callback<number>((resume) => {
     server.listen({ host, port }, () => resume(Effect.succeed((server.address() as net.AddressInfo).port)))
   })
+
+/** `"ranges":[[7,26]]` or `"range":[7,26]` in the body of a sync request. */
+const rangePattern = /"ranges?":\[?(\[\d+,\d+\])/g
 
 /** Joins two sockets: what one says the other hears, and they end together. */
 const join = (inner: net.Socket, outer: net.Socket): void => {
@@ -37,6 +43,7 @@ const join = (inner: net.Socket, outer: net.Socket): void => {
 /** Opens a gate to a port of this host; it is gone with the scope. */
 export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effect.fn.Return<Gate, never, Scope.Scope> {
   const sockets = new Set<net.Socket>()
+  const ranges = new Set<string>()
   const server = net.createServer((outer) => {
     const inner = net.connect({ host, port: targetPort })
     for (const socket of [outer, inner]) {
@@ -44,6 +51,9 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
       socket.setNoDelay(true)
       socket.on("close", () => sockets.delete(socket))
     }
+    outer.on("data", (chunk: Buffer) => {
+      for (const [, range] of chunk.toString("latin1").matchAll(rangePattern)) ranges.add(range!)
+    })
     join(inner, outer)
   })
   const shut = Effect.sync(() => {
@@ -51,5 +61,10 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
     for (const socket of sockets) socket.destroy()
   })
   const port = yield* Effect.acquireRelease(listen(server, 0), () => shut)
-  return { baseUrl: `http://${host}:${port}`, shut, open: Effect.asVoid(listen(server, port)) }
+  return {
+    baseUrl: `http://${host}:${port}`,
+    shut,
+    open: Effect.asVoid(listen(server, port)),
+    ranges: Effect.sync(() => new Set(ranges))
+  }
 })

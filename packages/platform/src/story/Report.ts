@@ -4,7 +4,7 @@
  * Pure: everything is computed from the sender's record, the inbox, and what the processes said.
  */
 
-/** Bounds in milliseconds that the story holds itself to. Wide of what is measured, so that a busy machine isn't a failure. */
+/** Bounds that the story holds itself to. Wide of what is measured, so that a busy machine isn't a failure. */
 export const bounds = {
   /** From the request to suspend until the other process owns the stream: measured about 5 ms. */
   releaseMillis: 1_000,
@@ -15,7 +15,9 @@ export const bounds = {
   /** Longest time without a to-device event reaching the inbox while the window changes many times a second. */
   extensionGapMillis: 2_000,
   /** From the last accepted event until it is in the inbox. */
-  lastEventMillis: 10_000
+  lastEventMillis: 10_000,
+  /** Of the different windows, the part that the homeserver must have been asked for; the others were gone too fast. */
+  windowsAskedShare: 0.1
 } as const
 
 export interface ToDevice {
@@ -62,6 +64,8 @@ export interface Story {
   /** How the two processes ended when they were told to stop. */
   readonly exitCodes: ReadonlyArray<number>
   readonly windowChanges: number
+  /** How many different windows they were, and how many of those the homeserver was asked for. */
+  readonly windows: { readonly wanted: number; readonly asked: number }
   readonly extensionLongestGapMillis: number
   readonly lastEventMillis: number
   readonly tookMillis: number
@@ -88,6 +92,10 @@ export const failures = (story: Story): ReadonlyArray<string> => {
   must(
     story.exitCodes.every((code) => code === 0),
     `the processes ended with exit codes ${story.exitCodes.join(" and ")}`
+  )
+  must(
+    story.windows.asked >= story.windows.wanted * bounds.windowsAskedShare,
+    `of ${story.windows.wanted} windows only ${story.windows.asked} were asked for`
   )
   for (const millis of handover.releaseMillis) within("hand-over after a release", millis, bounds.releaseMillis)
   for (const millis of handover.killMillis) within("hand-over after a kill", millis, bounds.killMillis)
@@ -116,6 +124,11 @@ export const table = (story: Story): ReadonlyArray<string> => {
     ["quiet after suspend", millis(suspend.quietMillis), `≤ ${bounds.quietMillis} ms`],
     ["TCP connections while suspended", String(suspend.openConnections ?? "can't be seen here"), "0"],
     ["window changes", String(story.windowChanges), ""],
+    [
+      "  windows asked for",
+      String(story.windows.asked),
+      `≥ ${Math.ceil(story.windows.wanted * bounds.windowsAskedShare)}`
+    ],
     [
       "  longest gap of the extension loop",
       millis(story.extensionLongestGapMillis),
