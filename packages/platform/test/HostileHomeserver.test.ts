@@ -91,7 +91,7 @@ describe("A hostile answer to a refresh", () => {
             client
           )
           return yield* store.load
-        }).pipe(Effect.provide(SqliteSessionStore.layer), Effect.provide(Layer.fresh(temporaryStores)))
+        }).pipe(Effect.provide(Layer.fresh(Layer.provide(SqliteSessionStore.layer, temporaryStores))))
         assert.strictEqual(stored && Redacted.value(stored.session.accessToken), "a1")
       }
     }).pipe(Effect.scoped)

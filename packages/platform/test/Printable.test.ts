@@ -10,7 +10,7 @@ import * as Printable from "../src/Printable.ts"
 /** Clears the screen, names the window, and starts a line that looks like ours. */
 const evil = "\u001b[2J\u001b]0;owned\u0007\r\nidle  main: stopped\u009b31m\u202e"
 
-const assertHarmless = (text: string): void => assert.notMatch(text, /[\p{Cc}\u202a-\u202e]/u)
+const harmful = /[\p{Cc}\u202a-\u202e]/u
 
 describe("Printable", () => {
   it("leaves one line without a control character of whatever it is given", () => {
@@ -29,12 +29,14 @@ describe("Printable", () => {
 
 describe("Words of others on the terminal", () => {
   it("are harmless as type and sender of an event, and as the reason of a failure", () => {
-    assertHarmless(
-      RunText.line({ event: "inbox", atMillis: 1, sequence: 1, type: evil, sender: `@${evil}`, encryption: "none" })
+    assert.notMatch(
+      RunText.line({ event: "inbox", atMillis: 1, sequence: 1, type: evil, sender: `@${evil}`, encryption: "none" }),
+      harmful
     )
     const failed = { _tag: "Failed", failure: { class: "server", message: evil } } as const
-    assertHarmless(
-      RunText.line({ event: "state", atMillis: 1, state: "Terminal", main: failed, extension: { _tag: "Stopped" } })
+    assert.notMatch(
+      RunText.line({ event: "state", atMillis: 1, state: "Terminal", main: failed, extension: { _tag: "Stopped" } }),
+      harmful
     )
   })
 
@@ -47,7 +49,7 @@ describe("Words of others on the terminal", () => {
       request: "POST /sync at https://hs.test",
       nowMillis: 0
     })
-    assertHarmless(message)
+    assert.notMatch(message, harmful)
   })
 
   it.effect("are harmless in a result and in a failure", () =>
@@ -60,7 +62,7 @@ describe("Words of others on the terminal", () => {
         Effect.provideService(Console.Console, recording)
       )
       assert.lengthOf(printed, 2)
-      for (const text of printed) assertHarmless(text.replaceAll("\n", ""))
+      for (const text of printed) assert.notMatch(text.replaceAll("\n", ""), harmful)
     })
   )
 })

@@ -103,7 +103,8 @@ const storedToken = (store: SessionStore.SessionStore["Service"]) =>
   Effect.map(store.load, (stored) => stored && Redacted.value(stored.session.accessToken))
 
 /** Does something to a store in memory at the very moment at which the server answers. */
-const meanwhile = (change: Effect.Effect<unknown, StoreError.StoreError | SessionStore.OtherDevice>): void => void Effect.runSync(change)
+const meanwhile = (change: Effect.Effect<unknown, StoreError.StoreError | SessionStore.OtherDevice>): void =>
+  void Effect.runSync(change)
 
 const busy = new StoreError.StoreError({
   operation: "save",

@@ -32,7 +32,10 @@ describe("A process of the story", () => {
       // Listing its own descriptors, this process lists one that is closed before it is looked at.
       const counted = yield* Connections.count(process.pid)
       closeSync(file)
-      assert.isAtLeast(Option.getOrElse(counted, () => -1), 1)
+      assert.isAtLeast(
+        Option.getOrElse(counted, () => -1),
+        1
+      )
     })
   )
 })

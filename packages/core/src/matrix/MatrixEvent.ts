@@ -146,8 +146,7 @@ export const whyNotTimelineEvent = (raw: unknown): string | undefined => {
   if (reason !== undefined) return reason
   const event = raw as JsonObject
   if (!isText(event.event_id)) return missing(event, "event_id", "a string")
-  if (event.state_key !== undefined && !isText(event.state_key))
-    return missing(event, "state_key", "a string")
+  if (event.state_key !== undefined && !isText(event.state_key)) return missing(event, "state_key", "a string")
   return undefined
 }
 
@@ -161,10 +160,7 @@ export const whyNotStateEvent = (raw: unknown): string | undefined => {
 
 /** Whether a state entry is a deletion stub of the merged MSC4186: a type and a state key, and no content. */
 export const isStateDeletion = (raw: unknown): raw is StateDeletion =>
-  Predicate.isObject(raw) &&
-  isText(raw.type) &&
-  isText(raw.state_key) &&
-  raw.content === undefined
+  Predicate.isObject(raw) && isText(raw.type) && isText(raw.state_key) && raw.content === undefined
 
 /** Says why a JSON value can't be used as account data, typing or a receipt, or `undefined` when it can. */
 export const whyNotEphemeralEvent = (raw: unknown): string | undefined => {

@@ -50,8 +50,7 @@ const loneSurrogate = /\p{Surrogate}/gu
 
 /** Joins path segments, each percent-encoded. */
 export const pathOf = (...segments: ReadonlyArray<string>): string =>
-  "/_matrix/client/" +
-  segments.map((segment) => encodeURIComponent(segment.replace(loneSurrogate, "\ufffd"))).join("/")
+  "/_matrix/client/" + segments.map((segment) => encodeURIComponent(segment.replace(loneSurrogate, "\ufffd"))).join("/")
 
 /** A segment that a URL parser takes for a direction, encoded or not: the request would go to another endpoint. */
 const isMisleading = (path: string): boolean => path.split("/").some((segment) => segment === "." || segment === "..")

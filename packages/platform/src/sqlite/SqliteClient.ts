@@ -294,7 +294,8 @@ const configure = (db: DatabaseSync, options: SqliteClientConfig): void => {
 const open = (options: SqliteClientConfig): Effect.Effect<DatabaseSync, SqlError.SqlError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.try({
-      try: () => new DatabaseSync(SqliteFile.nameOf(options.filename), { readOnly: options.readonly ?? false, timeout: 0 }),
+      try: () =>
+        new DatabaseSync(SqliteFile.nameOf(options.filename), { readOnly: options.readonly ?? false, timeout: 0 }),
       catch: sqlError("open the database")
     }),
     (db) => Effect.sync(() => db.close())
