@@ -8,8 +8,9 @@
  * Invariants: I4 (when the scope closes, every fiber of the actor has ended), I10 (the mailbox is bounded: who sends too
  * fast waits).
  *
- * Gotchas: `interpret` itself must be quick. A defect, in the machine or in a fiber, is a broken invariant: it ends the
- * actor, `crashed` tells, and whoever made it decides about a new one.
+ * Gotchas: `interpret` itself must be quick. A defect, in the machine or in a fiber, is a broken invariant, and so is an
+ * effect that ends as interrupted when nobody interrupted it: `crashed` tells, and whoever made the actor ends it and decides
+ * about a new one.
  */
 import { Cause, Deferred, Effect, Exit, FiberMap, Queue, SubscriptionRef } from "effect"
 import type { Scope, Stream } from "effect"
@@ -33,7 +34,7 @@ export interface Actor<State, Input> {
   readonly state: Effect.Effect<State>
   /** The state and then its changes. */
   readonly changes: Stream.Stream<State>
-  /** Ends with the defect that ended the actor, and never else. */
+  /** Ends with the defect (or the interruption from within) after which the actor can't go on, and never else. */
   readonly crashed: Effect.Effect<Cause.Cause<never>>
 }
 
@@ -54,8 +55,14 @@ export const make = Effect.fnUntraced(function* <State, Input, Command, R>(
   const crashed = yield* Deferred.make<Cause.Cause<never>>()
   const fibers = yield* FiberMap.make<string>()
 
-  const crash = (cause: Cause.Cause<never>): Effect.Effect<void> =>
-    Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.asVoid(Deferred.succeed(crashed, cause))
+  const crash = (cause: Cause.Cause<never>): Effect.Effect<void> => Effect.asVoid(Deferred.succeed(crashed, cause))
+  const watched = <R>(effect: Effect.Effect<void, never, R>): Effect.Effect<void, never, R> =>
+    effect.pipe(
+      // Also in the finalizers of a fiber that is interrupted.
+      Effect.onExit((exit) => (Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? crash(exit.cause) : Effect.void)),
+      // An interrupted fiber runs no handler: what comes here ended by itself, even if it ended as interrupted.
+      Effect.catchCause(crash)
+    )
   const send = (input: Input): Effect.Effect<void> => Effect.asVoid(Queue.offer(mailbox, input))
 
   const context: Context<Input> = {
@@ -64,7 +71,7 @@ export const make = Effect.fnUntraced(function* <State, Input, Command, R>(
     run: (key, effect) =>
       effect.pipe(
         Effect.flatMap((input) => (input === undefined ? Effect.void : send(input))),
-        Effect.onExit((exit) => (Exit.isFailure(exit) ? crash(exit.cause) : Effect.void)),
+        watched,
         // Waits for the one before, so that two of a key never overlap, not even in their finalizers.
         (fiber) => Effect.andThen(FiberMap.remove(fibers, key), FiberMap.run(fibers, key, fiber)),
         Effect.asVoid
@@ -79,7 +86,7 @@ export const make = Effect.fnUntraced(function* <State, Input, Command, R>(
       for (const command of commands) yield* options.interpret(command, context)
     })
   )
-  yield* loop.pipe(Effect.catchCause(crash), Effect.annotateLogs({ actor: options.name }), Effect.forkScoped)
+  yield* loop.pipe(watched, Effect.annotateLogs({ actor: options.name }), Effect.forkScoped)
   return {
     send,
     state: SubscriptionRef.get(state),

@@ -139,6 +139,32 @@ describe("Actor", () => {
     ["the interpreter", look(Effect.die(new Error("the interpreter is broken")))],
     ["a fiber", run("work", Effect.die(new Error("the fiber is broken")))]
   ]
+  it.effect("says that it crashed when what it cancels meets a defect on its way out", () =>
+    Effect.gen(function* () {
+      const actor = yield* make()
+      yield* actor.send(run("work", Effect.onInterrupt(Effect.never, () => Effect.die(new Error("broken on exit")))))
+      yield* settle
+      yield* actor.send({ _tag: "Cancel", key: "work" })
+      yield* settle
+      assert.isTrue(Option.isSome(yield* Effect.timeoutOption(actor.crashed, 0)))
+    })
+  )
+
+  // An effect can end as interrupted although nobody interrupted its fiber: it joined another one that was.
+  const interruptions: ReadonlyArray<readonly [string, Input]> = [
+    ["the interpreter", look(Effect.interrupt)],
+    ["a fiber", run("work", Effect.interrupt)]
+  ]
+  for (const [where, input] of interruptions) {
+    it.effect(`says that it crashed when ${where} ends as interrupted by itself, since nothing would go on`, () =>
+      Effect.gen(function* () {
+        const actor = yield* make()
+        yield* actor.send(input)
+        yield* settle
+        assert.isTrue(Option.isSome(yield* Effect.timeoutOption(actor.crashed, 0)))
+      })
+    )
+  }
   for (const [where, input] of crashes) {
     it.effect(`says that it crashed when ${where} meets a defect`, () =>
       Effect.gen(function* () {
