@@ -52,7 +52,7 @@ export const devCommand = Command.make(
     })
     const failures = Report.failures(story)
     if (failures.length > 0) {
-      return yield* new CommandFailed({ message: failures.join("; "), exitCode: exitCodes.story })
+      return yield* new CommandFailed({ message: failures.join("; "), exitCode: exitCodes.story, printed: true })
     }
   }, Effect.scoped)
 ).pipe(Command.withDescription("Play the whole story with real processes, and check that nothing is lost"))

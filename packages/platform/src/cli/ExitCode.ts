@@ -27,10 +27,10 @@ export const exitCodes = {
   story: 7
 } as const
 
-/** A command failed; it ends the process with this code. */
+/** A command failed; it ends the process with this code. `printed`: its JSON says so already, and stays the last line. */
 export class CommandFailed extends Schema.TaggedError<CommandFailed>("@twinloop/platform/CommandFailed")(
   "CommandFailed",
-  { message: Schema.String, exitCode: Schema.Finite }
+  { message: Schema.String, exitCode: Schema.Finite, printed: Schema.optionalKey(Schema.Boolean) }
 ) {
   override readonly [Runtime.errorReported] = false
   override get [Runtime.errorExitCode](): number {
@@ -83,6 +83,8 @@ export const report =
       }
       const failed = new CommandFailed({ message: messageOf(error), exitCode: of(error) })
       yield* Console.error(`twinloop: ${Printable.lines(failed.message)}`)
-      if (json) yield* Console.log(JSON.stringify({ ok: false, error: failed.message, exitCode: failed.exitCode }))
+      const isPrinted = error instanceof CommandFailed && error.printed === true
+      if (json && !isPrinted)
+        yield* Console.log(JSON.stringify({ ok: false, error: failed.message, exitCode: failed.exitCode }))
       return yield* failed
     })
