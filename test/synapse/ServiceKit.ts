@@ -165,6 +165,19 @@ export const untilRoom = (
   return first(known, `${what} in ${roomId}`, isWanted)
 }
 
+/** Waits until what is stored of a room's timeline is as wanted; looks again whenever the room changes. */
+export const untilStored = (
+  { connId, rooms, store }: Running,
+  roomId: string,
+  what: string,
+  isWanted: (entries: ReadonlyArray<SyncStore.TimelineEntry>) => boolean
+) =>
+  first(
+    Stream.mapEffect(rooms.changes(roomId), () => Effect.orDie(store.timeline({ connId, roomId, limit: 1_000 }))),
+    `${what} in ${roomId}`,
+    isWanted
+  )
+
 /** Waits until the service's state is as wanted, and gives it. */
 export const untilState = (
   { service }: Pick<Running, "service">,
