@@ -9,7 +9,8 @@
  * is deleted).
  *
  * Gotchas: a consumer that dies between handling an entry and moving its cursor is given the entry again. Handle entries
- * idempotently, by `sequence`.
+ * idempotently, by `sequence`. Nothing is deleted that a consumer hasn't read, however long ago it last ran: one that
+ * won't run again must be taken off with `SyncStore.forgetConsumer`, or else the inbox grows for ever.
  */
 import { type StoreError, SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
 import { Context, Effect, Latch, Layer, PubSub, Schedule } from "effect"

@@ -174,6 +174,11 @@ export class SyncStore extends Context.Service<
       readonly sequence: number
       readonly keep: number
     }): Effect.Effect<void, StoreError>
+    /**
+     * Removes a consumer's cursor, for one that won't come back: rows wait for every cursor. What only it had not read is
+     * deleted with the next `advanceInbox` of another. Should it come back, it starts at the oldest row that is left.
+     */
+    forgetConsumer(consumer: string): Effect.Effect<void, StoreError>
 
     /** What was quarantined, newest first. */
     quarantine(limit: number): Effect.Effect<ReadonlyArray<QuarantineEntry>, StoreError>

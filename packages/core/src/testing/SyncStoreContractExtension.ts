@@ -272,6 +272,23 @@ const inbox = (test: Test): void => {
   )
 
   test(
+    "I10: waits no longer for a consumer that is forgotten, which starts at the oldest row when it comes back",
+    Effect.gen(function* () {
+      const store = yield* fill(6)
+      yield* store.advanceInbox({ consumer: "gone", sequence: 1, keep: 0 })
+      yield* store.advanceInbox({ consumer: "app", sequence: 4, keep: 0 })
+      yield* store.forgetConsumer("gone")
+      // Forgetting deletes nothing by itself: another consumer's step does, up to where that one stands.
+      assert.deepStrictEqual(yield* sequences, [2, 3, 4, 5, 6])
+      yield* store.advanceInbox({ consumer: "app", sequence: 4, keep: 0 })
+      assert.deepStrictEqual(yield* sequences, [5, 6])
+      assert.strictEqual(yield* store.inboxCursor("app"), 4)
+      assert.strictEqual(yield* store.inboxCursor("gone"), 0)
+      yield* store.forgetConsumer("gone")
+    })
+  )
+
+  test(
     "I2: never gives a sequence number twice, also after all rows were deleted",
     Effect.gen(function* () {
       const store = yield* fill(3)

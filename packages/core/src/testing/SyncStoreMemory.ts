@@ -166,6 +166,11 @@ const make = Effect.gen(function* () {
         "advanceInbox",
         Ref.update(database, (state) => State.advanceInbox(state, request))
       ),
+    forgetConsumer: (consumer) =>
+      run(
+        "forgetConsumer",
+        Ref.update(database, (state) => State.forgetConsumer(state, consumer))
+      ),
 
     quarantine: (limit) => read("quarantine", (state) => state.quarantine.toReversed().slice(0, limit)),
     quarantineCount: read("quarantineCount", (state) => state.quarantineCount)

@@ -249,3 +249,9 @@ export const advanceInbox = (
   const readByAll = Math.min(...cursors.values(), state.lastSequence - request.keep)
   return { ...state, cursors, inbox: state.inbox.filter((entry) => entry.sequence > readByAll) }
 }
+
+/** Removes a cursor, so that rows no longer wait for it. */
+export const forgetConsumer = (state: State, consumer: string): State => ({
+  ...state,
+  cursors: new Map([...state.cursors].filter(([other]) => other !== consumer))
+})

@@ -35,6 +35,7 @@ const deleteCrypto = `DELETE FROM crypto_record WHERE collection = ? AND key = ?
 const selectCursor = `SELECT sequence FROM inbox_cursor WHERE consumer = ?`
 const moveCursor = `INSERT INTO inbox_cursor (consumer, sequence) VALUES (?, ?)
   ON CONFLICT (consumer) DO UPDATE SET sequence = MAX(sequence, excluded.sequence)`
+const deleteCursor = `DELETE FROM inbox_cursor WHERE consumer = ?`
 const deleteRead = `DELETE FROM inbox WHERE sequence <= (SELECT MIN(sequence) FROM inbox_cursor) AND sequence <= ?`
 
 /** Where the stream stands. */
@@ -143,4 +144,9 @@ export const advance = (
   const last = transaction.get<{ sequence: number }>(selectLast)?.sequence ?? 0
   transaction.run(moveCursor, request.consumer, Math.min(request.sequence, last))
   transaction.run(deleteRead, last - request.keep)
+}
+
+/** Removes a cursor, so that rows no longer wait for it. */
+export const forget = (transaction: SyncTransaction, consumer: string): void => {
+  transaction.run(deleteCursor, consumer)
 }

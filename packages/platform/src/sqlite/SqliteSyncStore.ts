@@ -75,6 +75,10 @@ const make = Effect.gen(function* () {
     // Not synced: a cursor that a power loss moves back makes its consumer see rows again, as a crash does.
     advanceInbox: (request) =>
       write("advance the inbox", false, (transaction) => Result.succeed(ExtensionTables.advance(transaction, request))),
+    forgetConsumer: (consumer) =>
+      write("forget an inbox consumer", false, (transaction) =>
+        Result.succeed(ExtensionTables.forget(transaction, consumer))
+      ),
 
     quarantine: (limit) => read("read the quarantine", (reader) => QuarantineTable.newest(reader, limit)),
     quarantineCount: read("count the quarantine", QuarantineTable.count)
