@@ -96,6 +96,37 @@ describe("DistributedSemaphore hands over", () => {
     })
   )
 
+  it.effect("serves the fibers of a process in the order in which they came, also when a later one wants less", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const semaphore = yield* host.open("a", { permits: 2 })
+      const first = yield* hold(semaphore)
+      const served: Array<string> = []
+      const both = yield* begin(semaphore.withPermits(2)(Effect.sync(() => void served.push("both"))))
+      const one = yield* begin(semaphore.withPermit(Effect.sync(() => void served.push("one"))))
+      assert.deepStrictEqual(served, [], "one permit is free, and somebody waits for it")
+      assert.strictEqual((yield* semaphore.withPermitIfAvailable(Effect.void))._tag, "None", "somebody waits for it")
+
+      yield* first.release
+      yield* Fiber.join(both)
+      yield* Fiber.join(one)
+      assert.deepStrictEqual(served, ["both", "one"])
+    })
+  )
+
+  it.effect("goes on with the next fiber of a process when the first one gives up", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const semaphore = yield* host.open("a", { permits: 2 })
+      yield* hold(semaphore)
+      const both = yield* begin(semaphore.withPermits(2)(Effect.void))
+      const one = yield* begin(semaphore.withPermit(Effect.void))
+      isWaiting(one)
+      yield* Fiber.interrupt(both)
+      yield* Fiber.join(one)
+    })
+  )
+
   it.effect("serves processes in the order in which they came, the greedy holder last", () =>
     Effect.gen(function* () {
       const host = yield* makeHost

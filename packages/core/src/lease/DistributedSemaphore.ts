@@ -87,8 +87,10 @@ interface Env {
   readonly store: LeaseStore["Service"]
   readonly wake: Wake["Service"]
   readonly config: SyncConfigShape
-  /** Queues this process's own fibers, so that only one at a time asks the store for a permit. */
+  /** This process's share: no more fibers ask the store for a permit than there are permits. */
   readonly local: Semaphore.Semaphore
+  /** Queues this process's own fibers: Effect's `Semaphore` lets one that wants less overtake one that wants more. */
+  readonly turn: Semaphore.Semaphore
   /** Lanes not in use. */
   readonly lanes: Array<Lane>
 }
@@ -285,7 +287,8 @@ const orNothing = Effect.fnUntraced(function* <E>(acquisition: Effect.Effect<Try
 })
 
 const waitFor = Effect.fnUntraced(function* (env: Env, count: number) {
-  const taken = yield* orNothing(Effect.andThen(env.local.takeScoped(count), acquire(env, count, false)))
+  const takenHere = env.turn.withPermit(env.local.takeScoped(count))
+  const taken = yield* orNothing(Effect.andThen(takenHere, acquire(env, count, false)))
   return taken._tag === "Taken" ? taken.grant : yield* Effect.die("a take that waits can't be refused")
 })
 
@@ -295,9 +298,12 @@ const busyHere = (env: Env): TryTaken => ({
   blocker: { kind: "holder", holder: env.config.role, peer: env.wake.self, expiresAtMillis: Number.POSITIVE_INFINITY }
 })
 
-/** A local permit for as long as the scope is open, if one is free. */
+/** A local permit for as long as the scope is open, if one is free and nobody waits for it. */
 const takeHere = (env: Env): Effect.Effect<boolean, never, Scope.Scope> =>
-  Effect.acquireRelease(env.local.takeIfAvailable(1), (taken) => (taken ? env.local.release(1) : Effect.void))
+  Effect.acquireRelease(
+    Effect.map(env.turn.withPermitsIfAvailable(1)(env.local.takeIfAvailable(1)), Option.contains(true)),
+    (taken) => (taken ? env.local.release(1) : Effect.void)
+  )
 
 const tryOnce = (env: Env): Effect.Effect<TryTaken, StoreError, Scope.Scope> =>
   orNothing(Effect.flatMap(takeHere(env), (here) => (here ? acquire(env, 1, true) : Effect.succeed(busyHere(env)))))
@@ -332,6 +338,7 @@ export const make = Effect.fnUntraced(function* (
     store: yield* LeaseStore,
     wake: yield* Wake,
     local: yield* Semaphore.make(options.permits),
+    turn: yield* Semaphore.make(1),
     lanes: yield* makeLanes(`${config.role}#${yield* hex}${yield* hex}`, options.permits)
   }
   const withPermits: DistributedSemaphore["withPermits"] = (count) => (self) =>
