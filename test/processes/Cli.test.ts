@@ -12,7 +12,7 @@ import * as TemporaryDatabase from "./TemporaryDatabase.ts"
 
 const flagsOf = {
   dev: ["--homeserver", "--rooms", "--keep", "--json"],
-  homeserver: ["--port", "--with-parent", "--json"],
+  homeserver: ["--port", "--user", "--no-user", "--rooms", "--with-parent", "--json"],
   login: ["--user", "--by", "--database", "--json"],
   run: ["--database", "--role", "--deadline", "--with-parent", "--json"],
   status: ["--database", "--pid", "--json"],
@@ -87,6 +87,9 @@ describe("twinloop", () => {
         [["run", "--rol", "main"], "--role"],
         [["run", "--role", "much-too-long"], "1 to 8 letters, digits or dashes"],
         [["homeserver", "--port", "70000"], "--port"],
+        [["homeserver", "--rooms", "-1"], "--rooms"],
+        [["homeserver", "--port", "0", "--user", "Not a name"], "lower-case"],
+        [["homeserver", "--port", "0", "--user", "alice", "--no-user"], "contradict"],
         [["suspend", "--deadline", "soon"], "--deadline"],
         [["frobnicate"], "frobnicate"],
         [["login"], "homeserver"],

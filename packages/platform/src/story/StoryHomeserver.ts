@@ -23,7 +23,8 @@ const START_LIMIT_MILLIS = 20_000
 
 const startDev = Effect.gen(function* () {
   const spawner = yield* ChildProcessSpawner.ChildProcessSpawner
-  const args = commandLine(["homeserver", "--port", "0", "--json", "--with-parent"])
+  // The story registers its own two, as it does on any homeserver.
+  const args = commandLine(["homeserver", "--port", "0", "--no-user", "--json", "--with-parent"])
   const handle = yield* spawner.spawn(
     ChildProcess.make(process.execPath, args, { stdin: "pipe", extendEnv: true, killSignal: "SIGKILL" })
   )
