@@ -85,14 +85,15 @@ const commit = Effect.fnUntraced(function* (env: Env, command: Extract<Command, 
       connId: env.connId,
       sentPos: request.pos,
       rooms: yield* env.rooms.all,
-      gone: command.gone
+      gone: command.gone,
+      lists: command.lists
     },
     response
   )
   yield* env.store.commitMain(ingested.commit)
   yield* env.rooms.publish({
     changed: [...ingested.changed, ...ingested.ephemeral],
-    lists: ingested.commit.lists
+    lists: ingested.lists
   })
   yield* Metrics.committed(ingested.commit.quarantined.length)
   return { _tag: "Committed" as const, nowMillis: yield* Clock.currentTimeMillis }

@@ -166,6 +166,18 @@ describe("MainIngest", () => {
       assert.isFalse(marks([unstable, unmark])?.unread.markedUnread)
     })
 
+    it("believes the mark's stable spelling when both come, in whichever order", () => {
+      const unstable = { type: "com.famedly.marked_unread", content: { unread: true } }
+      const stable = { type: "m.marked_unread", content: { unread: false } }
+      for (const events of [
+        [stable, unstable],
+        [unstable, stable]
+      ]) {
+        const given = extensions({ accountData: { global: [], rooms: { "!a:hs": events } } })
+        assert.isFalse(ingest(rooms("!a:hs"), given).changed[0]?.unread.markedUnread)
+      }
+    })
+
     it("of an unknown room is kept in the commit", () => {
       const { changed, commit } = ingest([], extensions({ accountData: { global: [], rooms: { "!x:hs": [tag] } } }))
       assert.deepStrictEqual(commit.roomAccountData, { "!x:hs": [tag] })

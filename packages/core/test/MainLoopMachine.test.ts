@@ -87,6 +87,28 @@ const ids = (count: number, from = 0): ReadonlyArray<RoomId> =>
   Array.from({ length: count }, (_, n) => `!${n + from}:x`)
 
 describe("MainLoopMachine loads", () => {
+  it("I10: comes to an end with a homeserver that counts rooms which it never sends", () => {
+    const machine = drive()
+    machine.load()
+    let requests = 0
+    for (; machine.request().timeoutMillis === 0 && requests < 1_000; requests++) {
+      machine.iterate(`p${requests}`, 1_000_000_000)
+    }
+    assert.isBelow(requests, 50)
+  })
+
+  for (const count of [150.5, -1, 1e300]) {
+    it(`I7: asks for windows that exist when the homeserver says that there are ${count} rooms`, () => {
+      const machine = drive()
+      machine.load()
+      for (let pos = 0; pos < 100; pos++) {
+        const [start, end] = rangeOf(machine.request()) ?? []
+        assert.isTrue(Number.isSafeInteger(start) && Number.isSafeInteger(end), `the range is ${start} to ${end}`)
+        machine.iterate(`p${pos}`, count, [])
+      }
+    })
+  }
+
   it("grows the window by batches up to the homeserver's count, and holds the line open only then", () => {
     const machine = drive()
     machine.load()
@@ -231,6 +253,61 @@ describe("MainLoopMachine after a fresh start", () => {
     // Running, silence about a room says nothing.
     const [commit] = machine.answer("later", 120)
     assert.deepStrictEqual(commit?._tag === "Commit" ? commit.gone : undefined, [])
+  })
+
+  it("I7: doesn't name a room that the homeserver sends in a way that can't be read", () => {
+    const machine = drive()
+    machine.load({ rooms: ["!broken:x", "!old:x"] })
+    const response = {
+      ...emptyResponse("0"),
+      lists: { [MainLoopMachine.ROOMS_LIST]: { count: 1 } },
+      quarantined: [{ source: "room" as const, roomId: "!broken:x", reason: "the room is not a JSON object", raw: 1 }]
+    }
+    const [commit] = machine.send({ _tag: "Polled", epoch: machine.epoch(), response, nowMillis: machine.now() })
+    assert.deepStrictEqual(commit?._tag === "Commit" ? commit.gone : undefined, ["!old:x"])
+  })
+
+  it("stores the count only when no room can be gone any more, so that a start that is cut short begins again", () => {
+    const machine = drive()
+    machine.load({ rooms: ["!old:x", ...ids(120)] })
+    const stored: Array<unknown> = []
+    for (const [pos, page] of [
+      ["0", ids(20)],
+      ["1", ids(80, 20)],
+      ["2", ids(20, 100)]
+    ] as const) {
+      const [commit] = machine.answer(pos, 120, page)
+      stored.push(commit?._tag === "Commit" ? commit.lists : undefined)
+      machine.committed()
+    }
+    assert.deepStrictEqual(stored, [{}, {}, { [MainLoopMachine.ROOMS_LIST]: 120 }])
+
+    // Killed before the last page: the store has a position and no count.
+    const next = drive()
+    assert.deepStrictEqual(tags(next.load({ pos: "1", rooms: ["!old:x", ...ids(100)] })), ["Expire"])
+    next.expired(["!old:x", ...ids(100)])
+    assert.isUndefined(next.request().pos)
+    next.iterate("3", 120, ids(20))
+    next.iterate("4", 120, ids(80, 20))
+    const [commit] = next.answer("5", 120, ids(20, 100))
+    assert.deepStrictEqual(commit?._tag === "Commit" ? commit.gone : undefined, ["!old:x"])
+  })
+
+  it("goes on from where a first start was cut short, since no room was known before", () => {
+    const machine = drive()
+    machine.load()
+    const [commit] = machine.answer("0", 220, ids(20))
+    const count = commit?._tag === "Commit" ? commit.lists[MainLoopMachine.ROOMS_LIST] : undefined
+    assert.strictEqual(count, 220)
+    assert.deepStrictEqual(tags(drive().load({ pos: "0", count: 220, rooms: ids(20) })), ["Poll"])
+  })
+
+  it("stores the count that is known when a response doesn't count", () => {
+    const machine = drive().run(150)
+    const [commit] = machine.answer("silent")
+    assert.deepStrictEqual(commit?._tag === "Commit" ? commit.lists : undefined, {
+      [MainLoopMachine.ROOMS_LIST]: 150
+    })
   })
 
   it("keeps every room when it goes on from a stored position", () => {

@@ -163,6 +163,9 @@ export interface SyncResponse {
   readonly unknown: JsonObject
 }
 
+/** Whether a number can be a number of things: a homeserver may say any. */
+export const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 0
+
 /** A room update that changes nothing, to spread over. */
 export const emptyRoomUpdate = (roomId: RoomId): RoomUpdate => ({
   roomId,

@@ -75,6 +75,17 @@ export const applyAccountData = (room: Room, event: EphemeralEvent): Room => {
   }
 }
 
+/**
+ * The room after account data that came together. A mark in both spellings counts in the stable one: older clients leave
+ * the unstable one behind, and a first response brings both.
+ */
+export const applyAllAccountData = (room: Room, events: ReadonlyArray<EphemeralEvent>): Room => {
+  const isMarked = events.some((event) => event.type === "m.marked_unread" && whyNotAccountData(event) === undefined)
+  return events
+    .filter((event) => !(isMarked && event.type === "com.famedly.marked_unread"))
+    .reduce(applyAccountData, room)
+}
+
 /** Says why global `m.direct` can't be read, or `undefined` when it can. */
 export const whyNotDirect = (event: EphemeralEvent): string | undefined => {
   const wrong = Object.keys(event.content).find((userId) => !isArrayOfStrings(event.content[userId]))

@@ -14,7 +14,7 @@
  */
 import { Struct } from "effect"
 import type { EphemeralEvent, Quarantined, QuarantineSource, RoomId, UserId } from "../matrix/MatrixEvent.ts"
-import type { RoomUpdate, SyncResponse } from "../matrix/SlidingSync.ts"
+import { isCount, type RoomUpdate, type SyncResponse } from "../matrix/SlidingSync.ts"
 import type { KnownRooms, Room } from "../rooms/Room.ts"
 import * as RoomExtensions from "../rooms/RoomExtensions.ts"
 import * as RoomState from "../rooms/RoomState.ts"
@@ -31,6 +31,8 @@ export interface IngestContext {
   readonly rooms: KnownRooms
   /** Rooms that the homeserver's list no longer has: left while nobody looked. */
   readonly gone?: ReadonlyArray<RoomId>
+  /** Rooms in each list, to be stored; if not given, those that the response counts. */
+  readonly lists?: { readonly [key: string]: number }
 }
 
 /** What a response comes to. */
@@ -39,6 +41,8 @@ export interface Ingested {
   readonly commit: MainCommit
   /** The new values of the rooms in the commit, to publish after it, each room once. */
   readonly changed: ReadonlyArray<Room>
+  /** Rooms in each list, as far as the response counts them: to publish after the commit. */
+  readonly lists: { readonly [key: string]: number }
   /** New values of rooms of which only typing changed: to publish, not to store. */
   readonly ephemeral: ReadonlyArray<Room>
 }
@@ -96,7 +100,7 @@ const counts = ["joinedCount", "invitedCount", "notificationCount", "highlightCo
 const absurdNumbers = (update: RoomUpdate): ReadonlyArray<(typeof counts)[number] | "bumpStamp"> => {
   const wrong = counts.filter((key) => {
     const value = update[key]
-    return value !== undefined && !(Number.isInteger(value) && value >= 0)
+    return value !== undefined && !isCount(value)
   })
   return update.bumpStamp === undefined || Number.isFinite(update.bumpStamp) ? wrong : [...wrong, "bumpStamp"]
 }
@@ -173,7 +177,7 @@ const readAccountData = (
     } else {
       draft.accountData = [...draft.accountData, ...events]
       draft.isStored = true
-      draft.room = events.reduce(RoomExtensions.applyAccountData, draft.room)
+      draft.room = RoomExtensions.applyAllAccountData(draft.room, events)
     }
   }
   return Object.fromEntries(unknown)
@@ -232,7 +236,6 @@ const roomCommit = (draft: Draft): RoomCommit => {
 
 const listCounts = (reading: Reading, response: SyncResponse): { readonly [key: string]: number } => {
   const entries = Object.entries(response.lists).map(([key, { count }]) => [key, count] as const)
-  const isCount = (count: number): boolean => Number.isInteger(count) && count >= 0
   for (const [key, count] of entries) {
     if (!isCount(count)) quarantine(reading, "list", `The count of list "${key}" is not a count.`, count)
   }
@@ -263,13 +266,14 @@ export const ingest = (context: IngestContext, response: SyncResponse): Ingested
       connId: context.connId,
       ...(context.sentPos !== undefined && { sentPos: context.sentPos }),
       pos: response.pos,
-      lists,
+      lists: context.lists ?? lists,
       rooms: stored.map(roomCommit),
       accountData: accountData?.global ?? [],
       ...(Object.keys(roomAccountData).length > 0 && { roomAccountData }),
       quarantined: reading.quarantined
     },
     changed: stored.map((draft) => draft.room),
+    lists,
     ephemeral: drafts.filter(isEphemeral).map((draft) => draft.room)
   }
 }

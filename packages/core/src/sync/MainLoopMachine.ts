@@ -17,14 +17,15 @@
  * Not here: what a response does to rooms (`MainIngest.ts`), what an error leads to (`SupervisionPolicy.ts`).
  */
 import type { UserId } from "../matrix/MatrixEvent.ts"
-import type {
-  ListRequest,
-  Range,
-  RoomId,
-  RoomParams,
-  StateSelector,
-  SyncRequest,
-  SyncResponse
+import {
+  isCount,
+  type ListRequest,
+  type Range,
+  type RoomId,
+  type RoomParams,
+  type StateSelector,
+  type SyncRequest,
+  type SyncResponse
 } from "../matrix/SlidingSync.ts"
 import * as SupervisionPolicy from "./SupervisionPolicy.ts"
 import type { SyncConfigShape } from "./SyncConfig.ts"
@@ -168,12 +169,17 @@ export type Command =
   | { readonly _tag: "Poll"; readonly epoch: number; readonly request: SyncRequest }
   /** End the request at HTTP level, then say `PollAborted`. */
   | { readonly _tag: "AbortPoll"; readonly epoch: number }
-  /** Make the response durable and publish it. `gone` are rooms that the homeserver's list no longer has. */
+  /**
+   * Make the response durable and publish it. `gone` are rooms that the homeserver's list no longer has. `lists` are the
+   * counts to store: none while rooms known before may still turn out to be gone, which is how the next `Loaded` tells a
+   * fresh start that was cut short.
+   */
   | {
       readonly _tag: "Commit"
       readonly request: SyncRequest
       readonly response: SyncResponse
       readonly gone: ReadonlyArray<RoomId>
+      readonly lists: { readonly [key: string]: number }
     }
   | { readonly _tag: "Expire" }
   | { readonly _tag: "Wait"; readonly millis: number }
@@ -235,14 +241,21 @@ const poll = (config: Config, loop: Loop, nowMillis: number): Step => {
   ]
 }
 
+/** How many rooms the list has, if the homeserver says so and it can be. */
+const countOf = (response: SyncResponse): number | undefined => {
+  const count = response.lists[ROOMS_LIST]?.count
+  return count !== undefined && isCount(count) ? count : undefined
+}
+
 /**
  * The batch for the next growth. A connection that goes on from a stored position is sent only news, so its windows are
- * nearly empty: they double as long as they are, which takes 10 requests instead of 100 for 10 000 rooms. A batch that was
- * made smaller, because a response was too large, stays so: it would grow over empty windows and be too large again.
+ * nearly empty: they double as long as they are, which takes 10 requests instead of 100 for 10 000 rooms, and few for a
+ * homeserver that counts rooms which it never sends. A batch that was made smaller, because a response was too large,
+ * stays so: it would grow over empty windows and be too large again.
  */
 const nextBatch = (config: Config, loop: Loop, response: SyncResponse): number => {
   const { windowBatch } = config.sync
-  const mayDouble = loop.unseen === undefined && loop.batch >= windowBatch
+  const mayDouble = loop.batch >= windowBatch
   return mayDouble && response.rooms.length <= loop.batch / 10 ? loop.batch * 2 : Math.min(loop.batch, windowBatch)
 }
 
@@ -275,9 +288,10 @@ const polled = (
 ): Step => {
   const { loop, request } = state
   const { response } = input
-  const received = new Set(response.rooms.map((room) => room.roomId))
+  // A room that can't be read is in the list all the same.
+  const received = new Set([...response.rooms, ...response.quarantined].map(({ roomId }) => roomId))
   const unseen = loop.unseen === undefined ? undefined : new Set([...loop.unseen].filter((id) => !received.has(id)))
-  const counted = response.lists[ROOMS_LIST]?.count ?? loop.count
+  const counted = countOf(response) ?? loop.count
   // A homeserver that never counts gives no end to grow to: the first window is all there is then.
   const answered = { ...loop, pos: response.pos, count: counted ?? 0, attempt: 0, respondedAtMillis: input.nowMillis }
   const settled = isLoaded(answered)
@@ -287,9 +301,11 @@ const polled = (
     unseen: settled ? undefined : unseen
   }
   const gone = settled && unseen !== undefined && counted !== undefined ? [...unseen] : []
+  const isOpen = !settled && unseen !== undefined && unseen.size > 0
+  const lists = isOpen || counted === undefined ? {} : { [ROOMS_LIST]: counted }
   return [
     { _tag: "Committing", loop: next, before: loop, asked: state.asked },
-    [{ _tag: "Commit", request, response, gone }]
+    [{ _tag: "Commit", request, response, gone, lists }]
   ]
 }
 
@@ -334,10 +350,22 @@ const freshLoop = (config: Config, view: View, input: Extract<Input, { _tag: "Lo
   epoch: 0
 })
 
+/** Goes on from the stored position; or begins again, when that of a start that was cut short is stored. */
+const loaded = (config: Config, view: View, input: Extract<Input, { _tag: "Loaded" }>): Step => {
+  const loop = freshLoop(config, view, input)
+  if (input.pos === undefined || input.count !== undefined) return poll(config, loop, input.nowMillis)
+  const message = "The last start was cut short before every room was seen again, so the connection starts afresh."
+  return [
+    // Without a position also if the store refuses to drop it: a commit is refused then, and it is dropped after that.
+    { _tag: "Expiring", loop: { ...loop, pos: undefined }, delayMillis: 0, failure: { class: "expired", message } },
+    [{ _tag: "Expire" }]
+  ]
+}
+
 const loading = (config: Config, state: Extract<State, { _tag: "Loading" }>, input: Input): Step => {
   switch (input._tag) {
     case "Loaded":
-      return poll(config, freshLoop(config, state.view, input), input.nowMillis)
+      return loaded(config, state.view, input)
     case "LoadFailed": {
       const decision = SupervisionPolicy.decide(config.sync, input.failure, state.attempt, input.random)
       if (decision._tag === "GiveUp") return [{ _tag: "Failed", view: state.view, failure: input.failure }, []]
