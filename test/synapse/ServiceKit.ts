@@ -214,10 +214,13 @@ export const run = Effect.fnUntraced(function* (
 })
 
 /** The entries of an inbox as they come, from the first one; for one taker. */
-export const inboxOf = Effect.fnUntraced(function* ({ inbox }: Pick<Running, "inbox">) {
+export const inboxOf = Effect.fnUntraced(function* ({ inbox, service }: Running) {
   const entries = yield* Queue.unbounded<SyncStore.InboxEntry>()
   yield* Effect.forkScoped(inbox.consume("test", (entry) => Queue.offer(entries, entry)))
-  const take = Queue.take(entries).pipe(Effect.timeoutOption(limit), Effect.map(Option.getOrThrow))
+  const inVain = Effect.flatMap(service.state, ({ extension }) =>
+    Effect.die(`waited in vain for the inbox; the extension loop is ${JSON.stringify(extension)}`)
+  )
+  const take = Effect.timeoutOrElse(Queue.take(entries), { duration: limit, orElse: () => inVain })
   return { take, takeN: (count: number) => Effect.replicateEffect(take, count) }
 })
 

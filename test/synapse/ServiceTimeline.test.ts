@@ -1,6 +1,5 @@
 /**
- * What happens in the rooms and to the account on a real Synapse, through the whole service: timelines and their gaps,
- * unread inputs, account data, and the inbox of to-device events.
+ * Timelines of a real Synapse, through the whole service: what is stored, which gaps there are, what redactions and edits do.
  *
  * Gotchas: Synapse doesn't notice that a long poll was aborted. It serves it until the next event, and then forgets every
  * position but the one that it carried, unless a newer one has been used. A client that stops right after changing what it
