@@ -345,6 +345,33 @@ describe("MainSync", () => {
       })
     )
 
+    it.effect("marks them as left also when the start after an expiry was cut short by a kill", () =>
+      Effect.gen(function* () {
+        const { process, roomIds, world } = yield* setUp(220)
+        yield* startMain(process)
+        yield* process.kill
+        const gone = roomIds[150]!
+        yield* world.sim.setMembership({ roomId: gone, userId: world.session.userId, membership: "leave" })
+        yield* world.sim.expirePositions(world.session, CONN)
+
+        // It hears that its position has expired and commits the first page, and hears nothing more.
+        let answers = 0
+        const brief = yield* startProcess(world, "app", {
+          homeserver: (port) => ({
+            ...port,
+            sync: (request) => (++answers <= 2 ? port.sync(request) : Effect.never)
+          })
+        })
+        yield* startMain(brief)
+        assert.strictEqual((yield* brief.rooms.get(gone))?.membership, "join", "it isn't known yet")
+        yield* brief.kill
+
+        const again = yield* startProcess(world, "app")
+        yield* startMain(again)
+        assert.strictEqual((yield* again.rooms.get(gone))?.membership, "leave")
+      })
+    )
+
     it.effect("I9: backs off from errors within bounds, and recovers", () =>
       Effect.gen(function* () {
         const { process, syncs, world } = yield* setUp(5)
