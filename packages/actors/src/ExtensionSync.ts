@@ -138,7 +138,7 @@ const sendOutgoing = Effect.fnUntraced(function* (env: Env, fence: Lease.Fence) 
 })
 
 const takeLock = (env: Env, context: Actor.Context<Input>) =>
-  env.keeper.take.pipe(
+  env.keeper.take(context.send({ _tag: "LockRefused" })).pipe(
     Effect.tap((grant) =>
       context.run(
         "lost",

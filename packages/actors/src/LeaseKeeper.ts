@@ -17,8 +17,11 @@ export type LeaseStatus =
   | { readonly _tag: "Held"; readonly generation: number; readonly holder: string }
 
 export interface LeaseKeeper {
-  /** Waits for the grant and keeps it. Interrupting gives up the place in the queue. */
-  readonly take: Effect.Effect<DistributedSemaphore.Grant, StoreError.StoreError>
+  /**
+   * Waits for the grant and keeps it; runs `onRefused` once, when it is known that another holder is in the way.
+   * Interrupting gives up the place in the queue.
+   */
+  take(onRefused?: Effect.Effect<void>): Effect.Effect<DistributedSemaphore.Grant, StoreError.StoreError>
   /** Gives the grant back, if there is one; done when the lease row is free or handed over. */
   readonly release: Effect.Effect<void>
   /** The grant that is kept, if any. */
@@ -31,6 +34,19 @@ interface Kept {
   readonly grant: DistributedSemaphore.Grant
   readonly scope: Scope.Closeable
 }
+
+/** Whether waiting in the queue, which tries again by itself, can help. */
+const isTransient = ({ reason }: StoreError.StoreError): boolean =>
+  reason._tag === "StoreBusy" || reason._tag === "StoreFull"
+
+/** Tries first, so that a wait is told only when there is one; a store that is busy just then isn't a refusal. */
+const tryThenWait = (semaphore: DistributedSemaphore.DistributedSemaphore, onRefused: Effect.Effect<void>) =>
+  semaphore.tryTake.pipe(
+    Effect.flatMap((tried) =>
+      tried._tag === "Taken" ? Effect.succeed(tried.grant) : Effect.andThen(onRefused, semaphore.take)
+    ),
+    Effect.catchIf(isTransient, () => semaphore.take)
+  )
 
 /** Makes a keeper; what it keeps is released when the scope closes. */
 export const make = Effect.fnUntraced(function* (
@@ -47,21 +63,22 @@ export const make = Effect.fnUntraced(function* (
       yield* SubscriptionRef.set(status, { _tag: "Released" })
     })
   )
-  const take = Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      yield* release
-      const scope = yield* Scope.make()
-      yield* SubscriptionRef.set(status, { _tag: "Waiting" })
-      const grant = yield* restore(Scope.provide(semaphore.take, scope)).pipe(
-        Effect.onError(() =>
-          Effect.andThen(Scope.close(scope, Exit.void), SubscriptionRef.set(status, { _tag: "Released" }))
+  const take = (onRefused: Effect.Effect<void> = Effect.void) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        yield* release
+        const scope = yield* Scope.make()
+        yield* SubscriptionRef.set(status, { _tag: "Waiting" })
+        const grant = yield* restore(Scope.provide(tryThenWait(semaphore, onRefused), scope)).pipe(
+          Effect.onError(() =>
+            Effect.andThen(Scope.close(scope, Exit.void), SubscriptionRef.set(status, { _tag: "Released" }))
+          )
         )
-      )
-      yield* Ref.set(kept, Option.some({ grant, scope }))
-      yield* SubscriptionRef.set(status, { _tag: "Held", generation: grant.generation, holder: grant.holder })
-      return grant
-    })
-  )
+        yield* Ref.set(kept, Option.some({ grant, scope }))
+        yield* SubscriptionRef.set(status, { _tag: "Held", generation: grant.generation, holder: grant.holder })
+        return grant
+      })
+    )
   yield* Effect.addFinalizer(() => release)
   return {
     take,

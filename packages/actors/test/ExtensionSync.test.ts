@@ -84,14 +84,16 @@ describe("ExtensionSync", () => {
     it.effect("asks for both extensions and nothing else, and acknowledges only what is stored", () =>
       Effect.gen(function* () {
         const { syncs, world } = yield* setUp
-        const [first] = yield* syncs
+        const [first, second] = yield* syncs
         assert.deepStrictEqual(first?.request, {
           connId: CONN,
-          timeoutMillis: 30_000,
+          timeoutMillis: 0,
           lists: {},
           roomSubscriptions: {},
           extensions: { e2ee: true, toDevice: { limit: 100 } }
         })
+        // Known to be in sync, it holds the line.
+        assert.strictEqual(second?.request.timeoutMillis, 30_000)
         // What is sent is acknowledged by the request after its commit.
         yield* world.faults.delayNext("commitExtension", 1_000)
         yield* world.sim.sendNumbered(world.session, 1)

@@ -32,7 +32,7 @@ describe("LeaseKeeper", () => {
         Stream.runForEach(keeper.changes, (status) => Effect.sync(() => void seen.push(status._tag)))
       )
       yield* settle
-      const grant = yield* keeper.take
+      const grant = yield* keeper.take()
       assert.strictEqual(grant.generation, 1)
       assert.deepStrictEqual(yield* keeper.status, { _tag: "Held", generation: 1, holder: grant.holder })
       assert.strictEqual(Option.getOrThrow(yield* keeper.current), grant)
@@ -50,7 +50,7 @@ describe("LeaseKeeper", () => {
     Effect.gen(function* () {
       const world = yield* makeWorld()
       const { close, keeper } = yield* makeKeeper(world, "a")
-      yield* keeper.take
+      yield* keeper.take()
       assert.isFalse(yield* isFree(world))
       yield* keeper.release
       assert.isTrue(yield* isFree(world))
@@ -58,7 +58,7 @@ describe("LeaseKeeper", () => {
       // Releasing what isn't held is nothing.
       yield* keeper.release
 
-      yield* keeper.take
+      yield* keeper.take()
       yield* close
       assert.isTrue(yield* isFree(world))
       assert.deepStrictEqual(yield* keeper.status, { _tag: "Released" })
@@ -70,8 +70,8 @@ describe("LeaseKeeper", () => {
       const world = yield* makeWorld()
       const a = yield* makeKeeper(world, "a")
       const b = yield* makeKeeper(world, "b")
-      yield* a.keeper.take
-      const waiting = yield* Effect.forkChild(b.keeper.take)
+      yield* a.keeper.take()
+      const waiting = yield* Effect.forkChild(b.keeper.take())
       yield* settle
       assert.deepStrictEqual(yield* b.keeper.status, { _tag: "Waiting" })
       assert.lengthOf((yield* world.leases.inspect(NAME)).waiters, 1)
@@ -82,8 +82,25 @@ describe("LeaseKeeper", () => {
       yield* a.keeper.release
       assert.isTrue(yield* isFree(world))
       // Nothing of the abandoned wait is in the way of the next one.
-      yield* b.keeper.take
+      yield* b.keeper.take()
       assert.strictEqual((yield* b.keeper.status)._tag, "Held")
+    })
+  )
+
+  it.effect("tells that it waits only when another holder is in the way, and once", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld()
+      const a = yield* makeKeeper(world, "a")
+      const b = yield* makeKeeper(world, "b")
+      const refused: Array<string> = []
+      const tell = (who: string) => Effect.sync(() => void refused.push(who))
+      yield* a.keeper.take(tell("a"))
+      yield* Effect.forkChild(b.keeper.take(tell("b")))
+      yield* advance("5 seconds")
+      yield* a.keeper.release
+      yield* settle
+      assert.strictEqual((yield* b.keeper.status)._tag, "Held")
+      assert.deepStrictEqual(refused, ["b"])
     })
   )
 
@@ -92,8 +109,8 @@ describe("LeaseKeeper", () => {
       const world = yield* makeWorld()
       const a = yield* makeKeeper(world, "a")
       const b = yield* makeKeeper(world, "b")
-      yield* a.keeper.take
-      const waiting = yield* Effect.forkChild(b.keeper.take)
+      yield* a.keeper.take()
+      const waiting = yield* Effect.forkChild(b.keeper.take())
       yield* settle
       yield* a.keeper.release
       yield* settle
@@ -106,8 +123,8 @@ describe("LeaseKeeper", () => {
     Effect.gen(function* () {
       const world = yield* makeWorld()
       const { keeper } = yield* makeKeeper(world, "a")
-      const first = yield* keeper.take
-      const second = yield* keeper.take
+      const first = yield* keeper.take()
+      const second = yield* keeper.take()
       // Nobody owned it in between: the generation is the same.
       assert.strictEqual(second.generation, first.generation)
       assert.strictEqual(Option.getOrThrow(yield* keeper.current), second)
@@ -126,7 +143,7 @@ describe("LeaseKeeper", () => {
         }
       }
       const { keeper } = yield* makeKeeper(broken, "a")
-      const error = yield* Effect.flip(keeper.take)
+      const error = yield* Effect.flip(keeper.take())
       assert.strictEqual(error.reason, reason)
       assert.deepStrictEqual(yield* keeper.status, { _tag: "Released" })
       assert.isTrue(yield* isFree(world))
@@ -138,8 +155,8 @@ describe("LeaseKeeper", () => {
       const world = yield* makeWorld()
       const a = yield* makeKeeper(world, "a")
       const b = yield* makeKeeper(world, "b")
-      const grant = yield* a.keeper.take
-      const waiting = yield* Effect.forkChild(b.keeper.take)
+      const grant = yield* a.keeper.take()
+      const waiting = yield* Effect.forkChild(b.keeper.take())
       yield* settle
       yield* a.kill
       yield* settle
@@ -153,10 +170,10 @@ describe("LeaseKeeper", () => {
       const world = yield* makeWorld()
       const a = yield* makeKeeper(world, "a")
       const b = yield* makeKeeper(world, "b")
-      const grant = yield* a.keeper.take
+      const grant = yield* a.keeper.take()
       const lost = yield* Effect.forkChild(grant.lost)
       yield* a.freeze
-      const waiting = yield* Effect.forkChild(b.keeper.take)
+      const waiting = yield* Effect.forkChild(b.keeper.take())
       yield* advance("15 seconds")
       assert.strictEqual((yield* Fiber.join(waiting)).generation, 2)
 

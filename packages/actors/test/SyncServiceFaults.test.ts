@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { HomeserverError, StoreError, type SyncStore, type SyncServiceMachine } from "@twinloop/core"
-import { Effect, Latch } from "effect"
+import { Effect, Latch, Stream } from "effect"
 import { connId } from "../src/MainSync.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
 import { makeEngine } from "./support/ScriptedEngine.ts"
@@ -42,6 +42,40 @@ const tenMinutes = Effect.fnUntraced(function* (world: World, connection: string
 })
 
 describe("SyncService under faults", () => {
+  it.effect("never calls a loop in sync while the homeserver can't be reached, nor the stream another's", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld()
+      const { service } = yield* startProcess(world, "app")
+      const seen = new Set<string>()
+      const watch = Stream.runForEach(service.changes, ({ extension, main }) =>
+        Effect.sync(() => {
+          seen.add(`main ${main._tag}`)
+          seen.add(`extension ${extension._tag}`)
+        })
+      )
+      yield* Effect.forkChild(watch)
+      const faults = yield* Effect.forEach([MAIN, EXTENSION], (connId) =>
+        world.sim.inject({ connId, effect: { _tag: "Fail", reason: network } })
+      )
+      yield* service.start
+      yield* advance("2 minutes")
+      const untilAnswered = [...seen].sort()
+      assert.deepStrictEqual(untilAnswered, [
+        "extension BackingOff",
+        "extension Loading",
+        "extension Stopped",
+        "extension TakingLock",
+        "main BackingOff",
+        "main Loading",
+        "main Stopped"
+      ])
+      // The first answer is there within a round trip, though nothing has happened that would end a long poll.
+      for (const fault of faults) yield* fault.remove
+      yield* advance("30 seconds")
+      assert.deepStrictEqual(tags(yield* service.state), ["Running", "Syncing", "Syncing"])
+    })
+  )
+
   describe("I3: independent loops", () => {
     for (const { broken, healthy } of others) {
       const faults = [

@@ -118,18 +118,37 @@ describe("ExtensionLoopMachine goes round", () => {
       machine.answer()
       return command?._tag === "Poll" ? command.request : undefined
     })
-    const common = {
-      connId: "encryption",
-      timeoutMillis: defaults.pollTimeoutMillis,
-      lists: {},
-      roomSubscriptions: {}
-    }
+    const common = { connId: "encryption", lists: {}, roomSubscriptions: {} }
+    const { pollTimeoutMillis: timeoutMillis } = defaults
     const { toDeviceLimit: limit } = defaults
     assert.deepStrictEqual<unknown>(polled, [
-      { ...common, extensions: { e2ee: true, toDevice: { limit } } },
-      { ...common, pos: "p0", extensions: { e2ee: true, toDevice: { limit, since: "nb0" } } },
-      { ...common, pos: "p1", extensions: { e2ee: true, toDevice: { limit, since: "nb1" } } }
+      { ...common, timeoutMillis: 0, extensions: { e2ee: true, toDevice: { limit } } },
+      { ...common, timeoutMillis, pos: "p0", extensions: { e2ee: true, toDevice: { limit, since: "nb0" } } },
+      { ...common, timeoutMillis, pos: "p1", extensions: { e2ee: true, toDevice: { limit, since: "nb1" } } }
     ])
+  })
+
+  it("asks to be answered at once after a grant, a loss and every failure, and holds the line once it was answered", () => {
+    const machine = drive()
+    const timeout = () => {
+      const [command] = machine.to("Reading").read({ since: "s", pos: "p" })
+      return command?._tag === "Poll" ? command.request.timeoutMillis : undefined
+    }
+    const long = defaults.pollTimeoutMillis
+    const answered = () => {
+      machine.answer()
+      return timeout()
+    }
+    assert.deepStrictEqual([timeout(), answered(), answered()], [0, long, long])
+    for (const one of ["network", "expired", "server"] as const) {
+      machine.pollFails(one)
+      assert.deepStrictEqual([timeout(), answered()], [0, long])
+    }
+    machine.answer()
+    machine.send({ _tag: "ApplyFailed", ...failed("store") })
+    assert.deepStrictEqual([timeout(), answered()], [0, long])
+    machine.send({ _tag: "LockLost", generation: 1 })
+    assert.strictEqual(timeout(), 0)
   })
 
   it("I2: sends the since that is stored, also when another process has stored it, and applies against it", () => {
@@ -366,6 +385,7 @@ describe("ExtensionLoopMachine at any time", () => {
   const input: fc.Arbitrary<Input> = fc.oneof(
     fc.constantFrom<Input>(
       { _tag: "Start" },
+      { _tag: "LockRefused" },
       { _tag: "Reloaded" },
       { _tag: "PositionRead", position: { since: "s" } },
       { _tag: "Applied" },

@@ -22,6 +22,7 @@ const backingOff = (one: ErrorClass, untilMillis = 7): LoopStatus => ({
 const gaveUp = (one: ErrorClass): LoopStatus => ({ _tag: "Failed", failure: failure(one) })
 const syncing: LoopStatus = { _tag: "Syncing" }
 const loading: LoopStatus = { _tag: "Loading" }
+const taking: LoopStatus = { _tag: "TakingLock" }
 const waiting: LoopStatus = { _tag: "WaitingForLock" }
 const stopped = SyncServiceMachine.stopped
 
@@ -180,17 +181,27 @@ describe("SyncServiceMachine summarises", () => {
     const working: LoopStatus = { _tag: "Syncing", generation: 4 }
     const fence = { name: "stream", holder: "main#1", generation: 4 }
     assert.deepStrictEqual(SyncServiceMachine.extensionStatus(state), stopped)
-    assert.deepStrictEqual(after({ _tag: "Start" }), waiting)
+    assert.deepStrictEqual(after({ _tag: "Start" }), taking)
+    assert.deepStrictEqual(after({ _tag: "LockRefused" }), waiting)
     assert.deepStrictEqual(after({ _tag: "LockGranted", fence, isDirty: true }), loading)
-    const inputs: ReadonlyArray<ExtensionLoopMachine.Input> = [
-      { _tag: "Reloaded" },
-      { _tag: "Sent" },
+    // One round: whatever it is at, it is in sync from the first applied answer on, and no longer after a failure.
+    const round = (epoch: number): ReadonlyArray<ExtensionLoopMachine.Input> => [
       { _tag: "PositionRead", position: {} },
-      { _tag: "PollFailed", epoch: 1, ...failed("expired") }
+      { _tag: "Polled", epoch, response: emptyResponse("p") }
     ]
-    for (const input of inputs) assert.deepStrictEqual(after(input), working)
+    const applied: ReadonlyArray<ExtensionLoopMachine.Input> = [{ _tag: "Applied" }, { _tag: "Sent" }]
+    for (const input of [{ _tag: "Reloaded" }, { _tag: "Sent" }, ...round(1)] as const) {
+      assert.deepStrictEqual(after(input), loading)
+    }
+    for (const input of [...applied, ...round(2), ...applied]) assert.deepStrictEqual(after(input), working)
+    after({ _tag: "PositionRead", position: {} })
+    assert.deepStrictEqual(after({ _tag: "PollFailed", epoch: 3, ...failed("network") })._tag, "BackingOff")
+    for (const input of [{ _tag: "Retry" }, ...round(4)] as const) assert.deepStrictEqual(after(input), loading)
+    for (const input of applied) assert.deepStrictEqual(after(input), working)
+    after({ _tag: "PositionRead", position: {} })
+    assert.deepStrictEqual(after({ _tag: "PollFailed", epoch: 5, ...failed("expired") }), loading)
     assert.deepStrictEqual(after({ _tag: "ExpireFailed", ...failed("store") })._tag, "BackingOff")
-    assert.deepStrictEqual(after({ _tag: "LockLost", generation: 4 }), waiting)
+    assert.deepStrictEqual(after({ _tag: "LockLost", generation: 4 }), taking)
     assert.deepStrictEqual(after({ _tag: "LockFailed", ...failed("storeTerminal") }), gaveUp("storeTerminal"))
   })
 })

@@ -29,23 +29,30 @@ export const EXTENSION_CONN_ID = "encryption"
 /** Where a backoff goes on. */
 export type Resume = "lock" | "reload" | "read"
 
+/** What stays true while the loop goes round under a grant. */
+interface Going {
+  readonly fence: Fence
+  readonly attempt: number
+  readonly epoch: number
+  /** Whether an answer was applied since the grant and the last failure: only then the loop is known to be in sync. */
+  readonly answered: boolean
+}
+
 export type State =
   | { readonly _tag: "Idle" }
-  | { readonly _tag: "WaitingForLock"; readonly attempt: number; readonly epoch: number }
+  /** The lock is being taken; `refused` once it is known that another process is in the way. */
+  | { readonly _tag: "WaitingForLock"; readonly attempt: number; readonly epoch: number; readonly refused: boolean }
   | { readonly _tag: "Reloading"; readonly fence: Fence; readonly attempt: number; readonly epoch: number }
   /** The stored position is being read. `epoch` numbers the requests, so that a late answer is told from the awaited one. */
-  | { readonly _tag: "Reading"; readonly fence: Fence; readonly attempt: number; readonly epoch: number }
-  | {
+  | ({ readonly _tag: "Reading" } & Going)
+  | ({
       readonly _tag: "Polling"
-      readonly fence: Fence
-      readonly attempt: number
-      readonly epoch: number
       readonly position: ExtensionPosition
-    }
+    } & Going)
   /** The response is being decrypted and committed. */
-  | { readonly _tag: "Applying"; readonly fence: Fence; readonly attempt: number; readonly epoch: number }
+  | ({ readonly _tag: "Applying" } & Going)
   /** Requests of the end-to-end machine are being sent. */
-  | { readonly _tag: "Sending"; readonly fence: Fence; readonly attempt: number; readonly epoch: number }
+  | ({ readonly _tag: "Sending" } & Going)
   /** The stored `pos` is being dropped; then the connection starts afresh, after the delay. */
   | {
       readonly _tag: "Expiring"
@@ -77,6 +84,8 @@ interface Failed {
 export type Input =
   | { readonly _tag: "Start" }
   | { readonly _tag: "LockGranted"; readonly fence: Fence; readonly isDirty: boolean }
+  /** Another process is in the way; the lock is waited for. */
+  | { readonly _tag: "LockRefused" }
   | ({ readonly _tag: "LockFailed" } & Failed)
   /** The grant with this generation is gone. */
   | { readonly _tag: "LockLost"; readonly generation: number }
@@ -126,10 +135,14 @@ export interface Config {
 
 export const initial: State = { _tag: "Idle" }
 
-const requestOf = (config: Config, position: ExtensionPosition): SyncRequest => ({
+/**
+ * The request from a position. The first one after a grant or a failure is answered at once, so that a loop for which
+ * nothing comes learns within one round trip that it is in sync, and not after a whole long poll.
+ */
+const requestOf = (config: Config, position: ExtensionPosition, answered: boolean): SyncRequest => ({
   connId: EXTENSION_CONN_ID,
   ...(position.pos === undefined ? {} : { pos: position.pos }),
-  timeoutMillis: config.sync.pollTimeoutMillis,
+  timeoutMillis: answered ? config.sync.pollTimeoutMillis : 0,
   lists: {},
   roomSubscriptions: {},
   extensions: {
@@ -142,12 +155,12 @@ const requestOf = (config: Config, position: ExtensionPosition): SyncRequest => 
 })
 
 const takeLock = (attempt: number, epoch: number): Step => [
-  { _tag: "WaitingForLock", attempt, epoch },
+  { _tag: "WaitingForLock", attempt, epoch, refused: false },
   [{ _tag: "TakeLock" }]
 ]
 
-const read = (fence: Fence, attempt: number, epoch: number): Step => [
-  { _tag: "Reading", fence, attempt, epoch },
+const read = ({ fence, attempt, epoch, answered }: Going): Step => [
+  { _tag: "Reading", fence, attempt, epoch, answered },
   [{ _tag: "ReadPosition" }]
 ]
 
@@ -157,8 +170,8 @@ const reload = (fence: Fence, attempt: number, epoch: number): Step => [
 ]
 
 /** Sends what the end-to-end machine has queued before the next request, so that its effects are in the next response. */
-const send = (fence: Fence, attempt: number, epoch: number): Step => [
-  { _tag: "Sending", fence, attempt, epoch },
+const send = ({ fence, attempt, epoch, answered }: Going): Step => [
+  { _tag: "Sending", fence, attempt, epoch, answered },
   [{ _tag: "SendOutgoing", fence }]
 ]
 
@@ -225,14 +238,18 @@ const lockLost = (state: Extract<State, { fence: unknown }>, input: Extract<Inpu
 const resumed = (state: Extract<State, { _tag: "BackingOff" }>): Step => {
   const { fence, attempt, epoch } = state
   if (fence === undefined || state.resume === "lock") return takeLock(attempt, epoch)
-  return state.resume === "reload" ? reload(fence, attempt, epoch) : read(fence, attempt, epoch)
+  return state.resume === "reload" ? reload(fence, attempt, epoch) : read({ fence, attempt, epoch, answered: false })
 }
 
 const waitingForLock = (config: Config, state: Extract<State, { _tag: "WaitingForLock" }>, input: Input): Step => {
   const { attempt, epoch } = state
   switch (input._tag) {
     case "LockGranted":
-      return input.isDirty ? reload(input.fence, attempt, epoch) : read(input.fence, attempt, epoch)
+      return input.isDirty
+        ? reload(input.fence, attempt, epoch)
+        : read({ fence: input.fence, attempt, epoch, answered: false })
+    case "LockRefused":
+      return [{ ...state, refused: true }, []]
     case "LockFailed":
       return failed(config, { fence: undefined, attempt, epoch, resume: "lock" }, input)
     default:
@@ -244,7 +261,7 @@ const reloading = (config: Config, state: Extract<State, { _tag: "Reloading" }>,
   switch (input._tag) {
     case "Reloaded":
       // What an owner before us left unsent goes out first.
-      return send(state.fence, state.attempt, state.epoch)
+      return send({ ...state, answered: false })
     case "ReloadFailed":
       return failed(config, at(state, "reload"), input)
     default:
@@ -253,13 +270,13 @@ const reloading = (config: Config, state: Extract<State, { _tag: "Reloading" }>,
 }
 
 const reading = (config: Config, state: Extract<State, { _tag: "Reading" }>, input: Input): Step => {
-  const { fence, attempt } = state
+  const { fence, attempt, answered } = state
   switch (input._tag) {
     case "PositionRead": {
       const epoch = state.epoch + 1
       return [
-        { _tag: "Polling", fence, attempt, epoch, position: input.position },
-        [{ _tag: "Poll", epoch, request: requestOf(config, input.position) }]
+        { _tag: "Polling", fence, attempt, epoch, answered, position: input.position },
+        [{ _tag: "Poll", epoch, request: requestOf(config, input.position, answered) }]
       ]
     }
     case "ReadFailed":
@@ -270,12 +287,12 @@ const reading = (config: Config, state: Extract<State, { _tag: "Reading" }>, inp
 }
 
 const polling = (config: Config, state: Extract<State, { _tag: "Polling" }>, input: Input): Step => {
-  const { fence, attempt, epoch } = state
+  const { fence, attempt, epoch, answered } = state
   switch (input._tag) {
     case "Polled":
       return input.epoch === epoch
         ? [
-            { _tag: "Applying", fence, attempt, epoch },
+            { _tag: "Applying", fence, attempt, epoch, answered },
             [{ _tag: "Apply", fence, sent: state.position, response: input.response }]
           ]
         : [state, []]
@@ -291,7 +308,7 @@ const expiring = (config: Config, state: Extract<State, { _tag: "Expiring" }>, i
   switch (input._tag) {
     case "Expired":
       return state.delayMillis === 0
-        ? read(fence, attempt, epoch)
+        ? read({ fence, attempt, epoch, answered: false })
         : backOff(at(state, "read"), failure, input.nowMillis, state.delayMillis)
     case "ExpireFailed":
       return failed(config, at(state, "read"), input)
@@ -316,10 +333,10 @@ export const step = (config: Config, state: State, input: Input): Step => {
     case "Polling":
       return polling(config, state, input)
     case "Applying":
-      if (input._tag === "Applied") return send(state.fence, 0, state.epoch)
+      if (input._tag === "Applied") return send({ ...state, attempt: 0, answered: true })
       return input._tag === "ApplyFailed" ? applyFailed(config, state, input) : [state, []]
     case "Sending":
-      if (input._tag === "Sent") return read(state.fence, state.attempt, state.epoch)
+      if (input._tag === "Sent") return read(state)
       return input._tag === "ApplyFailed" ? applyFailed(config, state, input) : [state, []]
     case "Expiring":
       return expiring(config, state, input)

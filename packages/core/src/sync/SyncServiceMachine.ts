@@ -51,11 +51,16 @@ export const resume = (intent: Intent, by: string): Intent => ({
 export type LoopStatus =
   /** Doesn't run. */
   | { readonly _tag: "Stopped" }
+  /** Asks for the extension stream, and doesn't know yet whether another process has it. */
+  | { readonly _tag: "TakingLock" }
   /** Waits for another process to let the extension stream go. */
   | { readonly _tag: "WaitingForLock" }
-  /** On its way to the long poll: `loaded` of `total` rooms are there (main loop only). */
+  /**
+   * On its way to the long poll: the homeserver has not answered since the start, the grant or the last failure, or (main
+   * loop) `loaded` of `total` rooms are there.
+   */
   | { readonly _tag: "Loading"; readonly loaded?: number; readonly total?: number }
-  /** Long polls. */
+  /** Long polls, and the homeserver has answered since the last failure. */
   | { readonly _tag: "Syncing"; readonly generation?: number }
   /** Failed, and tries again at that time. */
   | { readonly _tag: "BackingOff"; readonly failure: Failure; readonly untilMillis: number }
@@ -96,15 +101,15 @@ export const extensionStatus = (state: ExtensionLoopMachine.State): LoopStatus =
     case "Idle":
       return stopped
     case "WaitingForLock":
-      return { _tag: "WaitingForLock" }
+      return { _tag: state.refused ? "WaitingForLock" : "TakingLock" }
     case "Reloading":
+    case "Expiring":
       return { _tag: "Loading" }
     case "Reading":
     case "Polling":
     case "Applying":
     case "Sending":
-    case "Expiring":
-      return { _tag: "Syncing", generation: state.fence.generation }
+      return state.answered ? { _tag: "Syncing", generation: state.fence.generation } : { _tag: "Loading" }
     case "BackingOff":
       return { _tag: "BackingOff", failure: state.failure, untilMillis: state.untilMillis }
     case "Failed":

@@ -15,6 +15,7 @@ const Failure = Schema.Struct({
 /** A loop's state; see `SyncServiceMachine.LoopStatus`. */
 export const LoopStatus = Schema.Union([
   Schema.TaggedStruct("Stopped", {}),
+  Schema.TaggedStruct("TakingLock", {}),
   Schema.TaggedStruct("WaitingForLock", {}),
   Schema.TaggedStruct("Loading", {
     loaded: Schema.optionalKey(Schema.Finite),

@@ -8,6 +8,8 @@ const loop = (status: Status): string => {
   switch (status._tag) {
     case "Stopped":
       return "stopped"
+    case "TakingLock":
+      return "taking the stream"
     case "WaitingForLock":
       return "waiting: another process owns the stream"
     case "Loading":
