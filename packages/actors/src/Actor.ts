@@ -32,7 +32,7 @@ export interface Actor<State, Input> {
   /** Sends an input; waits while the mailbox is full. After the actor has ended, nothing happens. */
   send(input: Input): Effect.Effect<void>
   readonly state: Effect.Effect<State>
-  /** The state and then its changes. */
+  /** The state and then its changes, every one of them: they wait in memory for a subscriber, so read them at once. */
   readonly changes: Stream.Stream<State>
   /** Ends with the defect (or the interruption from within) after which the actor can't go on, and never else. */
   readonly crashed: Effect.Effect<Cause.Cause<never>>

@@ -89,7 +89,7 @@ export class SyncService extends Context.Service<
     /** The rooms that are open, instead of those before. */
     setSubscriptions(rooms: Iterable<SlidingSync.RoomId>): Effect.Effect<void, TooManySubscriptions>
     readonly state: Effect.Effect<SyncServiceMachine.ServiceState>
-    /** The state and then its changes. */
+    /** The state and then its changes; who reads too slowly misses old ones, and never the newest. */
     readonly changes: Stream.Stream<SyncServiceMachine.ServiceState>
     /** Whether the extension stream is ours. */
     readonly lease: Effect.Effect<LeaseKeeper.LeaseStatus>
@@ -146,11 +146,15 @@ const expireSessions = Effect.fnUntraced(
     )
 )
 
+/** States that are kept for a subscriber that is slow: enough to see a loop come and go. */
+const STATES_KEPT = 16
+
 const statesOf = (env: LoopRunner.Env): Stream.Stream<SyncServiceMachine.ServiceState> =>
-  Stream.changes(
-    Stream.map(SubscriptionRef.changes(env.snapshot), ({ extension, intent, main }) =>
-      SyncServiceMachine.derive(intent, { main, extension })
-    )
+  SubscriptionRef.changes(env.snapshot).pipe(
+    Stream.map(({ extension, intent, main }) => SyncServiceMachine.derive(intent, { main, extension })),
+    Stream.changes,
+    // A `SubscriptionRef` alone would keep every state for who has stopped reading (invariant I10).
+    Stream.buffer({ capacity: STATES_KEPT, strategy: "sliding" })
   )
 
 const changeView = (env: LoopRunner.Env, change: (view: MainLoopMachine.View) => Partial<MainLoopMachine.View>) =>

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type SyncServiceMachine } from "@twinloop/core"
-import { Effect, Fiber, Stream } from "effect"
+import { Effect, Fiber, Latch, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { connId } from "../src/MainSync.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
@@ -38,6 +38,8 @@ const isFree = Effect.fnUntraced(function* (world: World) {
   return table.waiters.length === 0 && table.rows.every((row) => row.expiresAtMillis === 0)
 })
 
+const record = <A>(list: Array<A>, item: A) => Effect.sync(() => void list.push(item))
+
 const tags = (state: SyncServiceMachine.ServiceState) => [state._tag, state.main._tag, state.extension._tag]
 
 /** Nothing of the process runs, asks, holds or writes any more. */
@@ -52,6 +54,28 @@ const assertQuiet = Effect.fnUntraced(function* (world: World, process: Process,
 
 describe("SyncService", () => {
   describe("start and stop", () => {
+    for (const presence of ["online", "unavailable", "offline"] as const) {
+      it.effect(`says with both syncs that the user is ${presence}, and nothing of it by default`, () =>
+        Effect.gen(function* () {
+          const world = yield* makeWorld()
+          const presences = Effect.forEach([connId("says"), connId("silent"), EXTENSION], (connection) =>
+            Effect.map(world.sim.syncs(connection), (syncs) => [
+              ...new Set(syncs.map(({ request }) => request.setPresence))
+            ])
+          )
+          const silent = yield* startProcess(world, "silent")
+          yield* silent.service.start
+          yield* settle
+          assert.deepStrictEqual(yield* presences, [[], [undefined], [undefined]])
+          yield* silent.service.stop()
+          const says = yield* startProcess(world, "says", { config: { presence } })
+          yield* says.service.start
+          yield* settle
+          assert.deepStrictEqual(yield* presences, [[presence], [undefined], [undefined, presence]])
+        })
+      )
+    }
+
     it.effect("runs both loops on connections of their own, and both come through with news", () =>
       Effect.gen(function* () {
         const { process, roomIds, service, world } = yield* setUp
@@ -169,6 +193,27 @@ describe("SyncService", () => {
         assert.isTrue(yield* isFree(world))
         assert.strictEqual(yield* process.fibers, 0)
         assert.deepStrictEqual(suspended.slice(-2), ["suspend sockets", "suspend listeners"])
+      })
+    )
+
+    it.effect("I10: keeps a bounded number of states for who has stopped reading, and the newest among them", () =>
+      Effect.gen(function* () {
+        const { service } = yield* setUp
+        const gate = yield* Latch.make(false)
+        const seen: Array<SyncServiceMachine.ServiceState> = []
+        const slow = Stream.runForEach(service.changes, (state) => Effect.andThen(record(seen, state), gate.await))
+        yield* Effect.forkScoped(slow)
+        yield* settle
+        for (let turn = 0; turn < 200; turn++) {
+          yield* service.start
+          yield* service.stop()
+        }
+        yield* service.suspend({ by: "the last one" })
+        yield* service.start
+        yield* gate.open
+        yield* settle
+        assert.isBelow(seen.length, 50)
+        assert.deepStrictEqual(seen.at(-1), yield* service.state)
       })
     )
 
