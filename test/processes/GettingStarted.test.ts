@@ -18,7 +18,8 @@ interface Listening {
   readonly users: ReadonlyArray<{ readonly userId: string; readonly rooms: number; readonly login: string }>
 }
 
-const guide = readFileSync(fileURLToPath(new URL("../../docs/guides/getting-started.md", import.meta.url)), "utf8")
+const read = (path: string): string => readFileSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)), "utf8")
+const guide = read("docs/guides/getting-started.md")
 
 /** Lines of the guide that call a command of `twinloop`, in order. */
 const lines = (command: string): ReadonlyArray<string> =>
@@ -51,6 +52,11 @@ const follow = Effect.fnUntraced(function* (line: string, directory: string) {
 }, Effect.scoped)
 
 describe("Getting started", () => {
+  it("gives the same commands as the README", () => {
+    const readme = read("README.md").split("\n")
+    for (const command of ["homeserver", "login", "run"]) assert.include(readme, tryOut(command))
+  })
+
   it.live("leads from a homeserver for trying out to an account in sync, and to its stop", () =>
     Effect.gen(function* () {
       const directory = dirname(yield* TemporaryDatabase.make)

@@ -9,7 +9,7 @@ import * as Flags from "./Flags.ts"
 import * as Output from "./Output.ts"
 import * as Parent from "./Parent.ts"
 
-/** Rooms of one account; so many are made in about a second. */
+/** Rooms of one account: as many as the model is tested with. */
 const MAX_ROOMS = 10_000
 
 interface Input {
