@@ -121,6 +121,21 @@ describe("SlidingSyncWire requests", () => {
     })
   }
 
+  it("says the presence only when it is asked to, in the query and in v4 in the body", () => {
+    const said = { unstable: (wire: Wire.WireRequest) => wire.query, v4: (wire: Wire.WireRequest) => wire.body }
+    for (const spelling of spellings) {
+      const silent = Wire.encodeRequest(spelling, request)
+      assert.notProperty(silent.query, "set_presence")
+      assert.notProperty(silent.body, "set_presence")
+      assert.notProperty(Result.getOrThrow(Wire.decodeRequest(spelling, silent)), "setPresence")
+      for (const setPresence of ["online", "unavailable", "offline"] as const) {
+        const wire = Wire.encodeRequest(spelling, { ...request, setPresence })
+        assert.propertyVal(said[spelling](wire), "set_presence", setPresence)
+        assert.strictEqual(Result.getOrThrow(Wire.decodeRequest(spelling, wire)).setPresence, setPresence)
+      }
+    }
+  })
+
   it("reads plain extension names in v4, and leaves out what is not enabled", () => {
     const body = { conn_id: "e", extensions: { to_device: { enabled: true }, e2ee: {}, typing: { enabled: false } } }
     assert.deepStrictEqual(Result.getOrThrow(Wire.decodeRequest("v4", { query: {}, body })).extensions, {

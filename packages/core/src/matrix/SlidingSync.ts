@@ -66,6 +66,9 @@ export interface ExtensionsRequest {
   readonly typing?: true
 }
 
+/** How the user appears to others while a connection syncs. Spec: "Presence". */
+export type Presence = "online" | "unavailable" | "offline"
+
 /** One request on one connection. */
 export interface SyncRequest {
   /** 1–16 characters; positions of different connections are independent. */
@@ -74,6 +77,8 @@ export interface SyncRequest {
   readonly pos?: string
   /** How long the homeserver may hold the request open when there is nothing to say, in milliseconds; 0 answers at once. */
   readonly timeoutMillis: number
+  /** Absent says nothing; a homeserver takes that for `online`. Synapse's sliding sync ignores it. */
+  readonly setPresence?: Presence
   readonly lists: { readonly [key: string]: ListRequest }
   readonly roomSubscriptions: { readonly [roomId: RoomId]: RoomParams }
   readonly extensions: ExtensionsRequest

@@ -3,7 +3,7 @@
  *
  * | | unstable | v4 |
  * |---|---|---|
- * | `pos`, `timeout` | query | body |
+ * | `pos`, `timeout`, `set_presence` | query | body |
  * | window | `ranges: [[a, b]]` | `range: [a, b]` |
  * | `required_state` | `[[type, key]]` with `$LAZY`, `$ME` | `{ include, lazy_members }` |
  * | invites | `is_invite` | `is_invited` |
@@ -91,7 +91,10 @@ const isEmpty = (record: object): boolean => Object.keys(record).length === 0
 
 /** Writes a request in the given spelling. In v4 the `$ME` selectors are left out, since the merged text has none. */
 export const encodeRequest = (spelling: Spelling, request: SyncRequest): WireRequest => {
-  const position = request.pos === undefined ? {} : { pos: request.pos }
+  const position = {
+    ...(request.pos !== undefined && { pos: request.pos }),
+    ...(request.setPresence !== undefined && { set_presence: request.setPresence })
+  }
   const config: JsonObject = {
     conn_id: request.connId,
     ...(!isEmpty(request.lists) && { lists: mapValues(request.lists, (list) => encodeList(spelling, list)) }),
@@ -107,6 +110,7 @@ export const encodeRequest = (spelling: Spelling, request: SyncRequest): WireReq
 
 // --- reading
 
+const WirePresence = Schema.optionalKey(Schema.Literals(["online", "unavailable", "offline"]))
 const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 const WireRange = Schema.Tuple([Natural, Natural])
 
@@ -162,13 +166,15 @@ const WireBody = Schema.Struct({
   conn_id: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(64))),
   pos: Schema.optionalKey(Schema.String),
   timeout: Schema.optionalKey(Natural),
+  set_presence: WirePresence,
   lists: Schema.optionalKey(Schema.Record(Schema.String, WireList)),
   room_subscriptions: Schema.optionalKey(Schema.Record(Schema.String, WireParams)),
   extensions: Schema.optionalKey(WireExtensions)
 })
 const WireQuery = Schema.Struct({
   pos: Schema.optionalKey(Schema.String),
-  timeout: Schema.optionalKey(Schema.FiniteFromString.check(Schema.isGreaterThanOrEqualTo(0)))
+  timeout: Schema.optionalKey(Schema.FiniteFromString.check(Schema.isGreaterThanOrEqualTo(0))),
+  set_presence: WirePresence
 })
 
 const decodeBody = Schema.decodeUnknownResult(WireBody)
@@ -230,7 +236,7 @@ const readExtensions = (wire: typeof WireExtensions.Type): ExtensionsRequest => 
  * Reads a request, as a homeserver must: unknown members are ignored, known ones must have their type. The failure is one
  * sentence that names the offending member (an `M_INVALID_PARAM`).
  *
- * `pos` and `timeout` count only where the spelling has them. v4's `exclude` is ignored: a superset is allowed to be sent.
+ * `pos`, `timeout` and `set_presence` count only where the spelling has them. v4's `exclude` is ignored: a superset is allowed to be sent.
  */
 export const decodeRequest = (
   spelling: Spelling,
@@ -239,11 +245,12 @@ export const decodeRequest = (
   Result.gen(function* () {
     const body = yield* Result.mapError(decodeBody(wire.body), (error) => error.message)
     const query = yield* Result.mapError(decodeQuery(wire.query), (error) => error.message)
-    const { pos, timeout } = spelling === "v4" ? body : query
+    const { pos, timeout, set_presence: setPresence } = spelling === "v4" ? body : query
     return {
       connId: body.conn_id ?? "",
       ...(pos !== undefined && { pos }),
       timeoutMillis: timeout ?? 0,
+      ...(setPresence !== undefined && { setPresence }),
       lists: mapValues(body.lists ?? {}, (list) => readList(spelling, list)),
       roomSubscriptions: mapValues(body.room_subscriptions ?? {}, readParams),
       extensions: readExtensions(body.extensions ?? {})

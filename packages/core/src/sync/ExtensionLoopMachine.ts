@@ -143,6 +143,7 @@ const requestOf = (config: Config, position: ExtensionPosition, answered: boolea
   connId: EXTENSION_CONN_ID,
   ...(position.pos === undefined ? {} : { pos: position.pos }),
   timeoutMillis: answered ? config.sync.pollTimeoutMillis : 0,
+  ...(config.sync.presence === undefined ? {} : { setPresence: config.sync.presence }),
   lists: {},
   roomSubscriptions: {},
   extensions: {

@@ -218,6 +218,7 @@ const requestOf = (config: Config, loop: Loop): SyncRequest => ({
   connId: config.connId,
   ...(loop.pos === undefined ? {} : { pos: loop.pos }),
   timeoutMillis: loop.phase === "running" && loop.answered === loop.view.revision ? config.sync.pollTimeoutMillis : 0,
+  ...(config.sync.presence === undefined ? {} : { setPresence: config.sync.presence }),
   lists: lists(config, loop),
   roomSubscriptions: Object.fromEntries(loop.view.subscriptions),
   extensions: { accountData: true, receipts: true, typing: true }

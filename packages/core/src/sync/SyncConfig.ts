@@ -4,10 +4,13 @@
  * A `Context.Reference`: it has these values unless an integrator provides others with `SyncConfig.layer({...})`.
  */
 import { Context, Layer } from "effect"
+import type { Presence } from "../matrix/SlidingSync.ts"
 
 export interface SyncConfigShape {
   /** Role of this process in the account: names its lease holder and its main connection. 1–8 letters, digits or dashes. */
   readonly role: string
+  /** How the user appears to others while either loop syncs. Absent: nothing is sent, which homeservers take for online. */
+  readonly presence?: Presence
 
   // --- the lease
   /** How long an owner may be silent before others take over. Covers a stalled event loop; frozen holders cost others this long. */
