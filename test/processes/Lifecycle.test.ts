@@ -56,6 +56,22 @@ describe("Lifecycle of a process", () => {
     })
   )
 
+  it.live("ends at once at a second signal, also when it has stopped and something never closes", () =>
+    Effect.gen(function* () {
+      for (const [signal, code] of [
+        ["SIGINT", 130],
+        ["SIGTERM", 143]
+      ] as const) {
+        const child = yield* startProgram("hanging")
+        yield* child.signal("SIGTERM")
+        assert.strictEqual(yield* child.line, "stop")
+        assert.strictEqual(yield* child.line, "closing")
+        yield* child.signal(signal)
+        assert.strictEqual(yield* child.ended, code)
+      }
+    })
+  )
+
   it.live.skipIf(process.platform !== "linux")("I4: suspends and then stops at SIGTSTP, resumes at SIGCONT", () =>
     Effect.gen(function* () {
       const child = yield* startProgram()

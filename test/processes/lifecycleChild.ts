@@ -1,6 +1,6 @@
 /**
- * A process that says what its signals make it do: `node lifecycleChild.ts <database> [slow]`. With `slow` it never finishes
- * stopping. It can be asked over its control socket, too.
+ * A process that says what its signals make it do: `node lifecycleChild.ts <database> [slow|hanging]`. With `slow` it never
+ * finishes stopping, with `hanging` it has stopped and never ends. It can be asked over its control socket, too.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Deferred, Effect } from "effect"
@@ -8,9 +8,9 @@ import * as ControlServer from "../../packages/platform/src/control/ControlServe
 import * as Lifecycle from "../../packages/platform/src/lifecycle/Lifecycle.ts"
 import * as SocketDirectory from "../../packages/platform/src/wake/SocketDirectory.ts"
 
-const [database = "", slow] = process.argv.slice(2)
+const [database = "", how] = process.argv.slice(2)
 const say = (what: string) => Effect.sync(() => console.log(what))
-const stop = Effect.andThen(say("stop"), slow === undefined ? Effect.void : Effect.never)
+const stop = Effect.andThen(say("stop"), how === "slow" ? Effect.never : Effect.void)
 
 const program = Effect.gen(function* () {
   const asked = yield* Deferred.make<void>()
@@ -31,4 +31,8 @@ const program = Effect.gen(function* () {
   yield* Effect.andThen(say("ready"), run).pipe(Effect.provide(control))
 })
 
-NodeRuntime.runMain(Effect.provide(program, Lifecycle.layerSignals))
+const hang = Effect.andThen(say("closing"), Effect.never)
+
+NodeRuntime.runMain(
+  Effect.ensuring(Effect.provide(program, Lifecycle.layerSignals), how === "hanging" ? hang : Effect.void)
+)

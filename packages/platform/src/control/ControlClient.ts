@@ -112,7 +112,7 @@ const fail = (reason: ControlErrorReason): Effect.Effect<never, ControlError> =>
 const noAnswer = (pid: number, limitMillis: number): Effect.Effect<never, ControlError> =>
   fail(
     new NoAnswer({
-      message: `process ${pid} gave no answer within ${limitMillis / 1_000} s; if it is stopped (^Z), continue it with kill -CONT ${pid}`,
+      message: `process ${pid} gave no answer within ${limitMillis / 1_000} s; if it is stopped (^Z), continue it with kill -CONT ${pid}: it may then still do what it was asked`,
       pid
     })
   )

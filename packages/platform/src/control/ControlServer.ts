@@ -3,19 +3,22 @@
  *
  * Only the same user can connect: the socket lies in a private directory (`SocketDirectory.ts`).
  *
+ * Invariants: I4 and I10 (closing the socket has a limit, whatever its clients do).
+ *
  * Gotchas: `stop` answers when the handler has ended, which may also end this server; a client whose connection ends
  * meanwhile looks at whether the process is gone.
  *
- * Not here: what is said (`ControlProtocol.ts`), what a request does (the handlers, which the process brings).
+ * Not here: what is said (`ControlProtocol.ts`), what a request does (the handlers, which the process brings), connections
+ * that break (`ControlSocket.ts`).
  */
-import { NodeSocketServer } from "@effect/platform-node"
-import { Effect, Layer } from "effect"
+import { Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { SocketServer } from "effect/socket"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
 import { SocketDirectoryError } from "../wake/SocketDirectory.ts"
 import { ControlRpcs } from "./ControlProtocol.ts"
 import type { ControlRefused, Status, StopReport } from "./ControlProtocol.ts"
+import * as ControlSocket from "./ControlSocket.ts"
 
 /** What requests do. Each may refuse, with a reason for the human who asked. */
 export interface ControlHandlers {
@@ -37,24 +40,51 @@ const layerHandlers = (handlers: ControlHandlers) =>
 const listen = Effect.fnUntraced(function* (directory: string) {
   const file = yield* SocketDirectory.claim(directory, "c")
   const server = yield* Effect.mapError(
-    NodeSocketServer.make({ path: file.address }),
+    ControlSocket.make(file.address),
     (cause) => new SocketDirectoryError({ message: `can't listen on ${file.address}`, directory, cause })
   )
   yield* SocketDirectory.publish(file)
   return server
 })
 
+const layerAnswers = (handlers: ControlHandlers): Layer.Layer<never, never, SocketServer.SocketServer> =>
+  RpcServer.layer(ControlRpcs, { disableTracing: true, disableFatalDefects: true }).pipe(
+    Layer.provide(layerHandlers(handlers)),
+    Layer.provide(RpcServer.layerProtocolSocketServer),
+    Layer.provide(RpcSerialization.layerNdjson)
+  )
+
+/** Closing takes a few milliseconds; a process that ends waits no longer than this for what its clients left behind. */
+const CLOSING_LIMIT = "1 second"
+
+/** Closes a scope, and goes on without it after the limit. */
+const closeWithin = Effect.fnUntraced(function* (scope: Scope.Closeable, exit: Exit.Exit<unknown, unknown>) {
+  const closing = yield* Effect.forkDetach(Scope.close(scope, exit))
+  yield* Fiber.await(closing).pipe(
+    Effect.timeoutOrElse({
+      duration: CLOSING_LIMIT,
+      orElse: () =>
+        Effect.logWarning("What was asked over the control socket did not end in time; its connections are closed.")
+    })
+  )
+})
+
 /**
  * Answers requests until the scope ends, in a private directory (`SocketDirectory.forDatabase`). Fails when the directory
- * can't be used.
+ * can't be used. The end of the scope waits at most a second for the clients.
  */
 export const layer = (options: {
   readonly directory: string
   readonly handlers: ControlHandlers
 }): Layer.Layer<never, SocketDirectoryError> =>
-  RpcServer.layer(ControlRpcs, { disableTracing: true, disableFatalDefects: true }).pipe(
-    Layer.provide(layerHandlers(options.handlers)),
-    Layer.provide(RpcServer.layerProtocolSocketServer),
-    Layer.provide(RpcSerialization.layerNdjson),
-    Layer.provide(Layer.effect(SocketServer.SocketServer, listen(options.directory)))
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      // The socket belongs to the outer scope: it closes also when answering doesn't end.
+      const server = yield* listen(options.directory)
+      const scope = yield* Effect.acquireRelease(Scope.make(), closeWithin)
+      yield* layerAnswers(options.handlers).pipe(
+        Layer.provide(Layer.succeed(SocketServer.SocketServer, server)),
+        Layer.buildWithScope(scope)
+      )
+    })
   )

@@ -5,7 +5,7 @@
  * `run` does what a `LifecycleSource` asks for; `layerSignals` is the source of POSIX signals.
  *
  * Exit codes: a process that stops in order ends by itself (0 unless its program says otherwise); a second SIGINT or SIGTERM
- * while it is stopping ends it at once with `exitCodes` (130, 143).
+ * while it is stopping ends it at once with `exitCodes` (130, 143), until it is gone.
  *
  * Invariants: I4 (the process freezes only after `suspend` has returned, so never with a lock held), I10 (only the latest
  * wish is kept, however many signals come).
@@ -102,20 +102,36 @@ const events = {
 /** Signals to remember until somebody asks: far more than a human sends while a process starts. */
 const backlog = 16
 
+/** The host was told to stop by a signal: from there on, the next one ends the process. */
+interface Stopping {
+  yet: boolean
+}
+
+/** Acts on a signal itself where nobody may be left who reads the queue: a second wish to stop. */
+const listen = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>, stopping: Stopping) => (): void => {
+  const event: LifecycleEvent = events[signal]
+  if (event._tag === "Stop" && stopping.yet) process.exit(event.exitCode)
+  if (event._tag === "Stop") stopping.yet = true
+  Queue.offerUnsafe(queue, event)
+}
+
 /**
- * Takes a signal over for as long as the scope lasts. Whoever listened before is set aside and comes back afterwards: the
- * usual main function of a Node program interrupts everything at SIGINT, in the middle of an orderly stop.
+ * Takes a signal over for as long as the scope lasts; one that stops, until the process is gone once it has come. Whoever
+ * listened before is set aside and comes back afterwards: the usual main function of a Node program interrupts everything
+ * at SIGINT, in the middle of an orderly stop.
  */
-const takeOver = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>) =>
+const takeOver = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>, stopping: Stopping) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const others = process.listeners(signal)
-      const listener = (): void => void Queue.offerUnsafe(queue, events[signal])
+      const listener = listen(signal, queue, stopping)
       process.removeAllListeners(signal).on(signal, listener)
       return { listener, others }
     }),
     ({ listener, others }) =>
       Effect.sync(() => {
+        // What still closes after the scope may hang, too; only the listener can end the process then.
+        if (stopping.yet && events[signal]._tag === "Stop") return
         process.off(signal, listener)
         for (const other of others) process.on(signal, other)
       })
@@ -123,7 +139,8 @@ const takeOver = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent
 
 const makeSignals: Effect.Effect<LifecycleSource["Service"], never, Scope.Scope> = Effect.gen(function* () {
   const queue = yield* Queue.sliding<LifecycleEvent>(backlog)
-  for (const signal of ["SIGINT", "SIGTERM", "SIGTSTP", "SIGCONT"] as const) yield* takeOver(signal, queue)
+  const stopping: Stopping = { yet: false }
+  for (const signal of ["SIGINT", "SIGTERM", "SIGTSTP", "SIGCONT"] as const) yield* takeOver(signal, queue, stopping)
   return LifecycleSource.of({
     events: Stream.fromQueue(queue),
     freeze: Effect.sync(() => process.kill(process.pid, "SIGSTOP")),
