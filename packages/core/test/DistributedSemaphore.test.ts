@@ -430,6 +430,22 @@ describe("DistributedSemaphore.withPermit", () => {
     })
   )
 
+  it.effect(
+    "ends the work when the store meets a defect for as long as the lease lasts, and lets the scope close",
+    () =>
+      Effect.gen(function* () {
+        const host = yield* makeHost
+        const broken = Effect.die(new Error("a bug in the store"))
+        const a = yield* host.open("a", {
+          through: (store) => ({ ...store, renew: () => broken, release: () => broken })
+        })
+        const work = yield* begin(Effect.flip(a.withPermit(Effect.never)))
+        yield* TestClock.adjust(leaseMillis + renewMillis)
+        const error = yield* Fiber.join(work)
+        assert.strictEqual(error._tag === "LeaseLost" ? error.reason : error._tag, "unreachable")
+      })
+  )
+
   it.effect("gives the work's own result or failure, and the permit back", () =>
     Effect.gen(function* () {
       const host = yield* makeHost

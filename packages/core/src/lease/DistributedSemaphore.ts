@@ -13,7 +13,21 @@
  *
  * Not here: the rules (`Lease.ts`), the decisions (`LeaseMachine.ts`).
  */
-import { Clock, Deferred, Effect, Exit, Layer, Option, Random, Ref, Schema, Scope, ScopedRef, Semaphore } from "effect"
+import {
+  Cause,
+  Clock,
+  Deferred,
+  Effect,
+  Exit,
+  Layer,
+  Option,
+  Random,
+  Ref,
+  Schema,
+  Scope,
+  ScopedRef,
+  Semaphore
+} from "effect"
 import type { StoreError } from "../sync/StoreError.ts"
 import { SyncConfig, type SyncConfigShape } from "../sync/SyncConfig.ts"
 import type { Blocker, Fence, TakeRequest } from "./Lease.ts"
@@ -180,7 +194,14 @@ const renewOnce = Effect.fnUntraced(function* (env: Env, fence: Fence, expiresAt
   const patienceMillis = Math.min(env.config.leaseMillis, Math.max(env.config.renewMillis, expiresAtMillis - nowMillis))
   return yield* env.store.renew({ fence, nowMillis, leaseMillis: env.config.leaseMillis }).pipe(
     Effect.timeout(patienceMillis),
-    Effect.matchEffect({
+    Effect.tapCauseIf(Cause.hasDies, (cause) =>
+      Effect.logError(
+        `The lease "${fence.name}" could not be renewed: the store met a defect. It is tried again.`,
+        cause
+      )
+    ),
+    // A defect too: a keeper that died would never say that the grant is lost.
+    Effect.matchCauseEffect({
       onSuccess: (renewed) =>
         Effect.map(Clock.currentTimeMillis, (nowMillis) => ({
           _tag: "RenewAnswered" as const,
@@ -206,15 +227,22 @@ const keep = Effect.fnUntraced(function* (env: Env, fence: Fence, held: Held) {
   return state._tag === "Lost" ? lostError(fence, state.reason) : yield* Effect.die("a held lease ends by being lost")
 })
 
+/** An error in its own words, a defect with where it happened: neither may keep a scope from closing. */
+const whatFailed = (cause: Cause.Cause<StoreError>): string =>
+  Option.match(Cause.findErrorOption(cause), {
+    onNone: () => Cause.pretty(cause),
+    onSome: (error) => error.message
+  })
+
 const release = (env: Env, fence: Fence) =>
   Effect.gen(function* () {
     const nowMillis = yield* Clock.currentTimeMillis
     yield* env.store.release({ fence, nowMillis, handoverMillis: env.config.handoverMillis })
     yield* env.wake.notify(topic(fence.name))
   }).pipe(
-    Effect.catch((error) =>
+    Effect.catchCause((cause) =>
       Effect.logWarning(
-        `The lease "${fence.name}" could not be released; others get it when it expires, in ${env.config.leaseMillis} ms at most. ${error.message}`
+        `The lease "${fence.name}" could not be released; others get it when it expires, in ${env.config.leaseMillis} ms at most. ${whatFailed(cause)}`
       )
     )
   )
@@ -227,9 +255,9 @@ const leave = (env: Env, lane: Lane) =>
     yield* env.store.leave({ name, holder: lane.holder, nowMillis, handoverMillis: env.config.handoverMillis })
     yield* env.wake.notify(topic(name))
   }).pipe(
-    Effect.catch((error) =>
+    Effect.catchCause((cause) =>
       Effect.logWarning(
-        `A place in the queue for the lease "${env.options.name}" could not be given up; it lapses in ${env.config.ticketMillis} ms. ${error.message}`
+        `A place in the queue for the lease "${env.options.name}" could not be given up; it lapses in ${env.config.ticketMillis} ms. ${whatFailed(cause)}`
       )
     )
   )
