@@ -4,6 +4,8 @@ import type { Fence } from "../src/lease/Lease.ts"
 import type { MatrixEvent } from "../src/matrix/MatrixEvent.ts"
 import { CryptoEngine } from "../src/sync/CryptoEngine.ts"
 import * as PassThroughCrypto from "../src/sync/PassThroughCrypto.ts"
+import type { CryptoWrite } from "../src/sync/SyncStore.ts"
+import { cryptoEngineContract } from "../src/testing/CryptoEngineContract.ts"
 
 const fence: Fence = { name: "stream", holder: "main#1", generation: 1 }
 
@@ -12,6 +14,18 @@ const events: ReadonlyArray<MatrixEvent> = [
   { type: "org.example.odd", sender: "@b:x", content: { deep: [{ a: null }] }, unknown: "kept" },
   { type: "m.room_key_request", sender: "@a:x", content: {} }
 ]
+
+cryptoEngineContract("PassThroughCrypto", {
+  clock: "test",
+  open: Effect.gen(function* () {
+    const durable: Array<CryptoWrite> = []
+    return {
+      engine: yield* CryptoEngine,
+      commit: (writes: ReadonlyArray<CryptoWrite>) => Effect.sync(() => void durable.push(...writes)),
+      stored: Effect.sync(() => [...durable])
+    }
+  }).pipe(Effect.provide(PassThroughCrypto.layer))
+})
 
 describe("PassThroughCrypto", () => {
   it.effect("I7: puts every event into the inbox as it came, in order, and says which can't be read", () =>

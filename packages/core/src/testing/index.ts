@@ -1,4 +1,5 @@
 /** The test kit: memory ports and the contract suites that every adapter of a port must pass. */
+export { cryptoEngineContract, type CryptoEngineHarness, type CryptoEngineUnderTest } from "./CryptoEngineContract.ts"
 export { leaseStoreContract } from "./LeaseStoreContract.ts"
 export { syncStoreContract } from "./SyncStoreContract.ts"
 export * as SyncStoreMemory from "./SyncStoreMemory.ts"
