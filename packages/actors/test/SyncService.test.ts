@@ -54,28 +54,6 @@ const assertQuiet = Effect.fnUntraced(function* (world: World, process: Process,
 
 describe("SyncService", () => {
   describe("start and stop", () => {
-    for (const presence of ["online", "unavailable", "offline"] as const) {
-      it.effect(`says with both syncs that the user is ${presence}, and nothing of it by default`, () =>
-        Effect.gen(function* () {
-          const world = yield* makeWorld()
-          const presences = Effect.forEach([connId("says"), connId("silent"), EXTENSION], (connection) =>
-            Effect.map(world.sim.syncs(connection), (syncs) => [
-              ...new Set(syncs.map(({ request }) => request.setPresence))
-            ])
-          )
-          const silent = yield* startProcess(world, "silent")
-          yield* silent.service.start
-          yield* settle
-          assert.deepStrictEqual(yield* presences, [[], [undefined], [undefined]])
-          yield* silent.service.stop()
-          const says = yield* startProcess(world, "says", { config: { presence } })
-          yield* says.service.start
-          yield* settle
-          assert.deepStrictEqual(yield* presences, [[presence], [undefined], [undefined, presence]])
-        })
-      )
-    }
-
     it.effect("runs both loops on connections of their own, and both come through with news", () =>
       Effect.gen(function* () {
         const { process, roomIds, service, world } = yield* setUp
