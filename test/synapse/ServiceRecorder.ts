@@ -8,7 +8,7 @@
 import { Inbox, SyncService } from "@twinloop/actors"
 import { Homeserver, PassThroughCrypto, RoomList, type SlidingSync, type SyncConfig } from "@twinloop/core"
 import { HttpHomeserver, Twinloop } from "@twinloop/platform"
-import { Effect, Layer, Ref } from "effect"
+import { Effect, Layer, Ref, Stream, SubscriptionRef } from "effect"
 import { HttpClient, type HttpClientRequest } from "effect/http"
 import * as Kit from "./ServiceKit.ts"
 
@@ -26,7 +26,20 @@ export interface Renewal {
 
 interface Records {
   readonly syncs: Ref.Ref<ReadonlyArray<Answered>>
-  readonly renewals: Ref.Ref<ReadonlyArray<Renewal>>
+  readonly renewals: SubscriptionRef.SubscriptionRef<ReadonlyArray<Renewal>>
+}
+
+/** A service under observation. */
+export interface Recording {
+  readonly running: Kit.Running
+  readonly recorded: {
+    /** The main loop's syncs that were answered, in order. */
+    readonly main: Effect.Effect<ReadonlyArray<Answered>>
+    /** The renewals that were answered, in order. */
+    readonly renewals: Effect.Effect<ReadonlyArray<Renewal>>
+    /** The same, as they come. */
+    readonly renewalChanges: Stream.Stream<ReadonlyArray<Renewal>>
+  }
 }
 
 const hasRooms = ({ request }: Answered): boolean => Object.keys(request.lists).length > 0
@@ -50,7 +63,10 @@ const observedHttp = (records: Records) =>
       HttpClient.transform(client, (effect, request) =>
         request.url.endsWith("/refresh")
           ? Effect.tap(effect, ({ status }) =>
-              Ref.update(records.renewals, (before) => [...before, { refreshToken: refreshTokenOf(request), status }])
+              SubscriptionRef.update(records.renewals, (before) => [
+                ...before,
+                { refreshToken: refreshTokenOf(request), status }
+              ])
             )
           : effect
       )
@@ -77,19 +93,26 @@ export const run = Effect.fnUntraced(function* (
 ) {
   const records: Records = {
     syncs: yield* Ref.make<ReadonlyArray<Answered>>([]),
-    renewals: yield* Ref.make<ReadonlyArray<Renewal>>([])
+    renewals: yield* SubscriptionRef.make<ReadonlyArray<Renewal>>([])
   }
   const context = yield* Effect.orDie(Layer.build(layerObserved(records, { database, config })))
   const running = Kit.runningOf(context, config)
   yield* running.service.start
   yield* Kit.untilLoaded(running)
-  return {
+  const recording: Recording = {
     running,
     recorded: {
-      /** The main loop's syncs that were answered, in order. */
       main: Effect.map(Ref.get(records.syncs), (syncs) => syncs.filter(hasRooms)),
-      /** The renewals that were answered, in order. */
-      renewals: Ref.get(records.renewals)
+      renewals: SubscriptionRef.get(records.renewals),
+      renewalChanges: SubscriptionRef.changes(records.renewals)
     }
   }
+  return recording
 })
+
+/** Waits until services that share a login have renewed its token so often, whichever of them did. */
+export const untilRenewals = (recordings: ReadonlyArray<Recording>, count: number) => {
+  const counts = recordings.map(({ recorded }) => Stream.map(recorded.renewalChanges, (renewals) => renewals.length))
+  const total = Stream.zipLatestAll(...counts).pipe(Stream.map((all) => all.reduce((sum, each) => sum + each, 0)))
+  return Kit.first(total, `${count} renewals`, (sum) => sum >= count)
+}
