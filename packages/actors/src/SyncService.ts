@@ -40,6 +40,7 @@ import type * as ExtensionSync from "./ExtensionSync.ts"
 import type * as LeaseKeeper from "./LeaseKeeper.ts"
 import * as LoopRunner from "./LoopRunner.ts"
 import * as MainSync from "./MainSync.ts"
+import * as SyncIndicator from "./SyncIndicator.ts"
 
 /** Name of the lease that guards the extension stream. */
 export const EXTENSION_LEASE = "extension"
@@ -91,6 +92,11 @@ export class SyncService extends Context.Service<
     readonly state: Effect.Effect<SyncServiceMachine.ServiceState>
     /** The state and then its changes; who reads too slowly misses old ones, and never the newest. */
     readonly changes: Stream.Stream<SyncServiceMachine.ServiceState>
+    /**
+     * Whether the room list should say that it is being brought up to date: `Hide` first, `Show` when it has been loading
+     * or failing for `showAfter`, `Hide` when it has not for `hideAfter`. Changes that are faster than that don't blink.
+     */
+    indicator(options: SyncIndicator.Options): Stream.Stream<SyncServiceMachine.Indicator>
     /** Whether the extension stream is ours. */
     readonly lease: Effect.Effect<LeaseKeeper.LeaseStatus>
   }
@@ -216,6 +222,7 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
         SyncServiceMachine.derive(intent, { main, extension })
       ),
       changes: statesOf(env),
+      indicator: (options) => SyncIndicator.follow(statesOf(env), options),
       lease: Effect.flatMap(Ref.get(env.extension), (loop): Effect.Effect<LeaseKeeper.LeaseStatus> =>
         Option.isSome(loop) ? loop.value.lease.status : Effect.succeed({ _tag: "Released" })
       )

@@ -143,6 +143,27 @@ describe("SyncServiceMachine derives", () => {
   })
 })
 
+describe("SyncServiceMachine indicates", () => {
+  const table: ReadonlyArray<readonly [Intent, LoopStatus, SyncServiceMachine.Indicator]> = [
+    [initialIntent, stopped, "Hide"],
+    [started, stopped, "Hide"],
+    [started, loading, "Show"],
+    [started, { _tag: "Loading", loaded: 20, total: 50 }, "Show"],
+    [started, syncing, "Hide"],
+    [started, backingOff("network"), "Show"],
+    [started, backingOff("server"), "Show"],
+    [started, gaveUp("auth"), "Hide"],
+    [suspend(started, "system"), stopped, "Hide"]
+  ]
+  for (const [intent, main, expected] of table) {
+    it(`${expected} while the main loop is ${main._tag}, whatever the extension loop does`, () => {
+      for (const extension of [stopped, waiting, loading, syncing, backingOff("network"), gaveUp("auth")]) {
+        assert.strictEqual(SyncServiceMachine.indicatorOf(derive(intent, { main, extension })), expected)
+      }
+    })
+  }
+})
+
 describe("SyncServiceMachine summarises", () => {
   const failed = (one: ErrorClass) => ({ failure: failure(one), nowMillis: 0, random: 0.5 })
 

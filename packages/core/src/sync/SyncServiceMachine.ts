@@ -150,3 +150,14 @@ export const derive = (intent: Intent, loops: Loops): ServiceState => {
   }
   return needsProbe(loops) ? { _tag: "Offline", ...loops } : { _tag: "Running", ...loops }
 }
+
+/** Whether the room list should say that it is being brought up to date. */
+export type Indicator = "Show" | "Hide"
+
+/**
+ * What a state asks of the indicator: `Show` while rooms are being loaded and while the main loop waits to try again after
+ * an error. `Hide` when the list is up to date, when nothing runs, and when the main loop has given up: then there is
+ * nothing to wait for, and `Terminal` has the reason to show instead.
+ */
+export const indicatorOf = (state: ServiceState): Indicator =>
+  state.main._tag === "Loading" || state.main._tag === "BackingOff" ? "Show" : "Hide"
