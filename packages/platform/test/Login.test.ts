@@ -90,11 +90,26 @@ describe("Login", () => {
   it.live("with a wrong password says so, and doesn't repeat it", () =>
     Effect.gen(function* () {
       const server = yield* homeserver
-      server.on(`POST ${loginPath}`, json(403, { errcode: "M_FORBIDDEN", error: "Invalid password hunter2" }))
-      const reason = yield* reasonOf(byPassword(server))
+      const wrong = Redacted.make("correcthorse")
+      server.on(`POST ${loginPath}`, json(403, { errcode: "M_FORBIDDEN", error: "Invalid password correcthorse" }))
+      const reason = yield* reasonOf(Login.byPassword({ homeserver: server.url, user: "alice", password: wrong }))
       assert.strictEqual(reason._tag, "WrongCredentials")
-      assert.include(reason.message, "Invalid password")
-      assert.notInclude(reason.message, "hunter2")
+      assert.include(reason.message, "Invalid password <redacted>")
+      assert.include(reason.message, "Check the name and the password.")
+    }).pipe(Effect.provide(client))
+  )
+
+  it.live("quotes nothing when the secret is short enough to be a part of what is said", () =>
+    Effect.gen(function* () {
+      const server = yield* homeserver
+      server.on(`POST ${loginPath}`, json(403, { errcode: "M_FORBIDDEN", error: "Is the user's name right?" }))
+      for (const short of ["s", "M", "hunter2"]) {
+        const password = Redacted.make(short)
+        const reason = yield* reasonOf(Login.byPassword({ homeserver: server.url, user: "alice", password }))
+        assert.strictEqual(reason._tag, "WrongCredentials")
+        assert.include(reason.message, "was answered with 403 M_FORBIDDEN. Check")
+        assert.notInclude(reason.message, "redacted")
+      }
     }).pipe(Effect.provide(client))
   )
 

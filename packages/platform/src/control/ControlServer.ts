@@ -11,7 +11,8 @@
  * Not here: what is said (`ControlProtocol.ts`), what a request does (the handlers, which the process brings), connections
  * that break (`ControlSocket.ts`).
  */
-import { Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Effect, Fiber, Layer, Scope } from "effect"
+import type { Exit } from "effect"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { SocketServer } from "effect/socket"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"

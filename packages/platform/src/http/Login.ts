@@ -145,9 +145,15 @@ export const revoke = Effect.fn("Login.revoke")(function* (session: AccountSessi
   yield* Effect.mapError(logOut(yield* connect(session.homeserver), session.accessToken), ofCall)
 })
 
+/** What may be wrong when a login is forbidden, by its kind. */
+const whenForbidden = {
+  "m.login.password": "Check the name and the password.",
+  "m.login.token": "Check the login token; it can be used once, and not for long."
+} as const
+
 const login = Effect.fnUntraced(function* (
   options: DeviceOptions,
-  type: string,
+  type: keyof typeof whenForbidden,
   secret: Redacted.Redacted,
   fields: MatrixEvent.JsonObject
 ): Effect.fn.Return<AccountSession, LoginError, HttpClient.HttpClient> {
@@ -159,7 +165,8 @@ const login = Effect.fnUntraced(function* (
     method: "POST",
     path: MatrixHttp.pathOf("v3", "login"),
     body: { type, refresh_token: true, ...deviceFields(options), ...fields },
-    secrets: [secret]
+    secrets: [secret],
+    whenForbidden: whenForbidden[type]
   }
   const issued = yield* Effect.mapError(http.requestAs(call, LoggedIn), ofCall)
   const tokens = tokensOf(issued, askedAtMillis)

@@ -25,6 +25,8 @@ export interface Refusal {
   readonly posSent: boolean
   /** Method, path and homeserver, as messages name the request. */
   readonly request: string
+  /** What to do about `M_FORBIDDEN` and its kind, where the request tells it better than that no retry helps. */
+  readonly whenForbidden?: string
   /** Unix milliseconds, for a `Retry-After` that is a date. */
   readonly nowMillis: number
 }
@@ -79,6 +81,8 @@ const rateLimited = (refusal: Refusal, said: string): HomeserverError.RateLimite
   })
 }
 
+const noRetry = "No retry changes this."
+
 /** The reasons that an errcode gives by itself, whatever the status. */
 const byErrcode = (
   refusal: Refusal,
@@ -98,7 +102,7 @@ const byErrcode = (
     return new HomeserverError.Unauthorized({ message: `${said} ${next}`, softLogout })
   }
   if (forbiddenCodes.has(errcode)) {
-    return new HomeserverError.Forbidden({ message: `${said} No retry changes this.`, errcode })
+    return new HomeserverError.Forbidden({ message: `${said} ${refusal.whenForbidden ?? noRetry}`, errcode })
   }
   if (errcode === "M_UNRECOGNIZED") {
     return new HomeserverError.Unsupported({ message: `${said} The homeserver doesn't have this endpoint.` })
@@ -112,7 +116,7 @@ const byStatus = (refusal: Refusal, errcode: string, said: string): HomeserverEr
   if (status === 429) return rateLimited(refusal, said)
   if (status >= 500) return new HomeserverError.ServerError({ message: `${said} Try again later.`, status })
   if (status === 403) {
-    const from = errcode === "" ? "Something in front of the homeserver refuses the request." : "No retry changes this."
+    const from = errcode === "" ? "Something in front of the homeserver refuses the request." : noRetry
     return new HomeserverError.Forbidden({ message: `${said} ${from}`, errcode })
   }
   if (status === 404 && errcode === "M_NOT_FOUND") {

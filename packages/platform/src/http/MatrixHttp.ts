@@ -32,6 +32,8 @@ export interface Call {
   readonly secrets?: ReadonlyArray<Redacted.Redacted>
   /** How long the homeserver may hold the request open, in milliseconds; comes on top of the network's own limit. */
   readonly holdMillis?: number
+  /** What to do when the homeserver forbids it, for the message. */
+  readonly whenForbidden?: string
   /** True when the request carries a sliding-sync position. */
   readonly posSent?: boolean
 }
@@ -65,12 +67,17 @@ interface Env {
 
 const describe = (env: Env, call: Call): string => `${call.method} ${call.path} at ${env.url.origin}`
 
-/** Takes the call's secrets out of words that are not ours. */
-const scrubbed = (call: Call, text: string): string =>
-  [call.token, ...(call.secrets ?? [])]
+/** A shorter secret is a part of common words; where one were taken out, what is left would give it away. */
+const REDACTABLE_LENGTH = 8
+
+/** Takes the call's secrets out of words that are not ours; nothing is left to quote when a secret is short. */
+const scrubbed = (call: Call, text: string): string | undefined => {
+  const secrets = [call.token, ...(call.secrets ?? [])]
     .flatMap((secret) => (secret === undefined ? [] : [Redacted.value(secret)]))
     .filter((secret) => secret !== "")
-    .reduce((clean, secret) => clean.replaceAll(secret, "<redacted>"), text)
+  if (secrets.some((secret) => secret.length < REDACTABLE_LENGTH)) return undefined
+  return secrets.reduce((clean, secret) => clean.replaceAll(secret, "<redacted>"), text)
+}
 
 const requestFor = (env: Env, call: Call): HttpClientRequest.HttpClientRequest => {
   const base = HttpClientRequest.make(call.method)(HomeserverUrl.join(env.url, call.path)).pipe(
@@ -97,7 +104,7 @@ const advice: { readonly [code: string]: string } = {
 const networkError = (env: Env, call: Call, cause: unknown): HomeserverError.NetworkError => {
   const code = codeOf(cause)
   const words = Predicate.isError(cause) && cause.message !== "" ? cause.message : "the connection failed"
-  const what = scrubbed(call, code === undefined ? words : `${code}: ${words}`)
+  const what = scrubbed(call, code === undefined ? words : `${code}: ${words}`) ?? code ?? "the connection failed"
   const next = (code === undefined ? undefined : advice[code]) ?? "Check the network and try again."
   return new HomeserverError.NetworkError({
     message: `${describe(env, call)} got no answer (${what}). ${next}`,
@@ -167,12 +174,17 @@ const notJson = (env: Env, call: Call, text: string): HomeserverError.BadRespons
   })
 }
 
+/** How the specification spells its error codes, which decide what a refusal means. */
+const specifiedCode = /^M_[A-Z_]+$/
+
 /** A refusal's JSON without the call's secrets; taken out after parsing, since JSON can spell a character in several ways. */
 const scrubbedRefusal = (call: Call, text: string): unknown => {
   const json = Option.getOrUndefined(parseJson(text))
   if (!Predicate.isObject(json)) return json
-  const word = (key: string) => (typeof json[key] === "string" ? { [key]: scrubbed(call, json[key]) } : {})
-  return { ...json, ...word("errcode"), ...word("error") }
+  const { errcode, error, ...others } = json
+  const said = typeof error === "string" ? scrubbed(call, error) : undefined
+  const code = typeof errcode === "string" ? (scrubbed(call, errcode) ?? specifiedCode.exec(errcode)?.[0]) : undefined
+  return { ...others, ...(said === undefined ? {} : { error: said }), ...(code === undefined ? {} : { errcode: code }) }
 }
 
 const isSuccess = (status: number): boolean => status >= 200 && status < 300
@@ -194,6 +206,7 @@ const interpret = Effect.fnUntraced(function* (
     headers: response.headers,
     json: scrubbedRefusal(call, text),
     posSent: call.posSent === true,
+    ...(call.whenForbidden === undefined ? {} : { whenForbidden: call.whenForbidden }),
     request: describe(env, call),
     nowMillis: yield* Clock.currentTimeMillis
   })
