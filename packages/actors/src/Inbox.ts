@@ -15,11 +15,6 @@
 import { type StoreError, SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
 import { Context, Effect, Latch, Layer, PubSub, Schedule } from "effect"
 
-/** Rows that are read at once: a page stays far below a millisecond of JSON. */
-const PAGE = 100
-/** Consumed rows that are kept for a consumer that is added later. */
-const KEEP = 1_000
-
 /** Tries again while the store is busy or full (invariant I9). */
 const patience =
   ({ backoffMaxMillis, backoffMinMillis }: SyncConfig.SyncConfigShape) =>
@@ -71,11 +66,11 @@ export class Inbox extends Context.Service<
           const signals = yield* PubSub.subscribe(commits)
           let cursor = yield* patiently(store.inboxCursor(consumer))
           while (true) {
-            const page = yield* patiently(store.readInbox({ after: cursor, limit: PAGE }))
+            const page = yield* patiently(store.readInbox({ after: cursor, limit: config.inboxPage }))
             for (const entry of page) {
               yield* handler(entry)
               cursor = entry.sequence
-              yield* patiently(store.advanceInbox({ consumer, sequence: cursor, keep: KEEP }))
+              yield* patiently(store.advanceInbox({ consumer, sequence: cursor, keep: config.inboxKept }))
             }
             if (page.length === 0) yield* Effect.raceFirst(PubSub.take(signals), nextLook)
           }

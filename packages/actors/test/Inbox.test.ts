@@ -211,13 +211,30 @@ describe("Inbox", () => {
     })
   )
 
-  it.effect("I10: deletes what everybody has consumed, but for the newest thousand", () =>
+  it.effect("I10: deletes what everybody has consumed, but for the newest inboxKept", () =>
     Effect.gen(function* () {
-      const { process, write, world } = yield* setUp
-      yield* write(1_500)
+      const world = yield* makeWorld()
+      const write = yield* makeWriter(world)
+      const limits: Array<number> = []
+      const process = yield* startProcess(world, "a", {
+        config: { inboxKept: 10, inboxPage: 7 },
+        store: (store) => ({
+          ...store,
+          readInbox: (request) => {
+            limits.push(request.limit)
+            return store.readInbox(request)
+          }
+        })
+      })
+      yield* write(30)
       yield* Effect.forkChild(process.inbox.consume("app", () => Effect.void))
       yield* advance(1)
-      assert.lengthOf(yield* world.store.readInbox({ after: 0, limit: 10_000 }), 1_000)
+      const left = yield* world.store.readInbox({ after: 0, limit: 10_000 })
+      assert.deepStrictEqual(
+        left.map((entry) => entry.sequence),
+        upTo(30).slice(20)
+      )
+      assert.deepStrictEqual(limits, [7, 7, 7, 7, 7, 7])
     })
   )
 })

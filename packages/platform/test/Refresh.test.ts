@@ -17,7 +17,6 @@ import * as NodeHomeserver from "../src/http/NodeHomeserver.ts"
 import { RefreshLock } from "../src/http/RefreshLock.ts"
 import type { AccountSession } from "../src/http/Session.ts"
 import * as SessionStore from "../src/http/SessionStore.ts"
-import { renewAheadMillis } from "../src/http/SessionTokens.ts"
 import * as SqliteSessionStore from "../src/http/SqliteSessionStore.ts"
 import * as SqliteStores from "../src/sqlite/SqliteStores.ts"
 import {
@@ -207,7 +206,7 @@ describe("Refresh", () => {
         expiresAtMillis: 60_000
       })
       const { store, context } = yield* alone(session)
-      yield* TestClock.adjust(60_000 - renewAheadMillis - 1)
+      yield* TestClock.adjust(60_000 - SyncConfig.defaults.tokenRenewAheadMillis - 1)
       yield* Effect.provide(sync, context)
       assert.strictEqual(server.asked(refreshPath).length, 0)
 
@@ -215,7 +214,10 @@ describe("Refresh", () => {
       yield* Effect.provide(sync, context)
       assert.strictEqual(server.asked(refreshPath).length, 1)
       const renewed = (yield* store.load)?.session
-      assert.strictEqual(renewed?.expiresAtMillis, 60_000 - renewAheadMillis + tokens.expiresInMillis)
+      assert.strictEqual(
+        renewed?.expiresAtMillis,
+        60_000 - SyncConfig.defaults.tokenRenewAheadMillis + tokens.expiresInMillis
+      )
     })
   )
 

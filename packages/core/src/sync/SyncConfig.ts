@@ -1,7 +1,9 @@
 /**
- * Every limit and interval in one place, each with its reason (invariant I10).
+ * Every limit and interval that an integrator may want to change, in one place, each with its reason (invariant I10).
  *
  * A `Context.Reference`: it has these values unless an integrator provides others with `SyncConfig.layer({...})`.
+ *
+ * Not here: limits that nobody gains by changing; each is a named constant, with its reason, beside the code that keeps it.
  */
 import { Context, Layer } from "effect"
 import type { Presence } from "../matrix/SlidingSync.ts"
@@ -55,10 +57,16 @@ export interface SyncConfigShape {
   readonly retryAfterMaxMillis: number
   /** How long the offline probe waits for an answer. */
   readonly probeTimeoutMillis: number
+  /** How long before its end an access token is renewed: as long as a request takes to get there, so that it isn't refused on arrival. */
+  readonly tokenRenewAheadMillis: number
 
   // --- storage and memory
   /** How long a write waits for another process's write before it counts as failed. */
   readonly storeBusyMillis: number
+  /** Inbox rows that are read at once: a page stays far below a millisecond of JSON. */
+  readonly inboxPage: number
+  /** Inbox rows that are kept after every consumer has read them, for a consumer that is added later. */
+  readonly inboxKept: number
   /** Quarantined things that are kept, newest first: enough to study a fault, while a hostile server can't fill the disk. All are counted. */
   readonly quarantineKept: number
   /** Inputs that an actor's mailbox holds; more wait at the sender. */
@@ -91,7 +99,10 @@ export const defaults: SyncConfigShape = {
   backoffMaxMillis: 30_000,
   retryAfterMaxMillis: 300_000,
   probeTimeoutMillis: 10_000,
+  tokenRenewAheadMillis: 2_000,
   storeBusyMillis: 5_000,
+  inboxPage: 100,
+  inboxKept: 1_000,
   quarantineKept: 10_000,
   mailboxCapacity: 256,
   diffBacklog: 1_024,

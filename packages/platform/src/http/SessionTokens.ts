@@ -13,7 +13,7 @@
  */
 import { Clock, Effect, Redacted, Ref, Schema, Semaphore } from "effect"
 import type { HttpClient } from "effect/http"
-import { type DistributedSemaphore, HomeserverError, type StoreError } from "@twinloop/core"
+import { type DistributedSemaphore, HomeserverError, type StoreError, SyncConfig } from "@twinloop/core"
 import * as HomeserverUrl from "./HomeserverUrl.ts"
 import * as MatrixHttp from "./MatrixHttp.ts"
 import { RefreshLock } from "./RefreshLock.ts"
@@ -24,9 +24,6 @@ import { SessionStore, type StoredSession } from "./SessionStore.ts"
 export class NotLoggedIn extends Schema.TaggedError<NotLoggedIn>("@twinloop/platform/NotLoggedIn")("NotLoggedIn", {
   message: Schema.String
 }) {}
-
-/** How long before its end a token is renewed: as long as a request takes to get there, so that it isn't refused on arrival. */
-export const renewAheadMillis = 2_000
 
 type Failure = HomeserverError.HomeserverError
 
@@ -42,6 +39,7 @@ interface Env {
   readonly store: SessionStore["Service"]
   readonly lock: RefreshLock["Service"]
   readonly http: MatrixHttp.MatrixHttp
+  readonly config: SyncConfig.SyncConfigShape
   /** The login as this process knows it. */
   readonly current: Ref.Ref<StoredSession>
   /** Calls of this process take turns, so that they share one renewal. */
@@ -186,7 +184,7 @@ const usable = Effect.fnUntraced(function* (env: Env) {
   const current = yield* Ref.get(env.current)
   const { expiresAtMillis, refreshToken } = current.session
   if (expiresAtMillis === undefined || refreshToken === undefined) return current
-  if ((yield* Clock.currentTimeMillis) < expiresAtMillis - renewAheadMillis) return current
+  if ((yield* Clock.currentTimeMillis) < expiresAtMillis - env.config.tokenRenewAheadMillis) return current
   // When the refresh is refused, the answer to the old token says what the refusal doesn't: whether the keys may be kept.
   return yield* Effect.catchReason(renewOnce(env, current, undefined), "HomeserverError", "Unauthorized", () =>
     Effect.succeed(current)
@@ -240,6 +238,7 @@ export const open: Effect.Effect<
     store,
     lock: yield* RefreshLock,
     http,
+    config: yield* SyncConfig.SyncConfig,
     current: yield* Ref.make(stored),
     local: yield* Semaphore.make(1),
     failures: yield* Ref.make({ count: 0 })
