@@ -298,11 +298,30 @@ const open = (options: SqliteClientConfig): Effect.Effect<DatabaseSync, SqlError
         new DatabaseSync(SqliteFile.nameOf(options.filename), { readOnly: options.readonly ?? false, timeout: 0 }),
       catch: sqlError("open the database")
     }),
-    (db) => Effect.sync(() => db.close())
+    (db) => Effect.sync(() => closeNow(db))
+  )
+
+const closeNow = (db: DatabaseSync): void => {
+  if (db.isOpen) db.close()
+}
+
+/**
+ * Closes once the transaction that is running has ended, and whoever waited before; what comes later finds the database
+ * closed. Gives up after `storeBusyMillis`: then it is closed under them, and what they wrote is rolled back.
+ */
+const closeInTurn = (db: DatabaseSync, semaphore: Semaphore.Semaphore): Effect.Effect<void> =>
+  Effect.flatMap(SyncConfig.SyncConfig, ({ storeBusyMillis }) =>
+    semaphore.withPermit(Effect.sync(() => closeNow(db))).pipe(
+      // A finalizer can't be interrupted, and so not be timed out, unless it says so.
+      Effect.interruptible,
+      Effect.timeoutOption(storeBusyMillis),
+      Effect.asVoid
+    )
   )
 
 /**
- * Opens a database for the lifetime of the scope.
+ * Opens a database for the lifetime of the scope, whose end waits for a running transaction, for
+ * `SyncConfig.storeBusyMillis` at most. What is asked of a closed database fails with `SqlError`.
  *
  * Fails with `SqlError`: `ConnectionError` when the file can't be prepared or opened, `LockTimeoutError` when other
  * processes are opening it for longer than `SyncConfig.storeBusyMillis`, `UnknownError` for everything else.
@@ -320,6 +339,7 @@ export const make = Effect.fnUntraced(function* (
 
   const prepare = makePrepare(db, options.prepareCacheSize ?? 200)
   const semaphore = yield* Semaphore.make(1)
+  yield* Effect.addFinalizer(() => closeInTurn(db, semaphore))
   const client = yield* SqlClient.make({
     ...SqlClient.makeSqliteAcquirers({
       connection: Effect.succeed(makeConnection(db, prepare)),
