@@ -107,6 +107,7 @@ describe("closing a database", () => {
           })
           yield* Scope.close(scope, Exit.void)
           assert.strictEqual((yield* Effect.flip(store.extensionPosition))._tag, "StoreError")
+          assert.isFalse(existsSync(`${filename}-wal`))
         }
         const stores = yield* Layer.build(storesAt(filename))
         const rows = yield* Context.get(stores, SyncStore.SyncStore).readInbox({ after: 0, limit: 10 })
