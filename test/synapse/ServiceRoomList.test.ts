@@ -93,6 +93,17 @@ describe("the service's room list on Synapse", () => {
       })
     )
 
+    it.effect("takes back a name that is redacted", () =>
+      Effect.gen(function* () {
+        const { bert, me, running } = yield* world
+        const roomId = yield* Kit.createJoined(bert, [me], {})
+        const eventId = yield* Kit.setState(bert, roomId, "m.room.name", { name: "Rude" })
+        yield* Kit.untilRoom(running, roomId, "the name", isCalled("Rude"))
+        yield* Kit.call(bert, "PUT", Kit.roomPath(roomId, `redact/${encodeURIComponent(eventId)}/rude`), {})
+        yield* Kit.untilRoom(running, roomId, "the hero's name", isCalled("Bert"))
+      })
+    )
+
     it.effect("names a hero anew when they change their name", () =>
       Effect.gen(function* () {
         const { bert, me, running } = yield* world

@@ -39,7 +39,7 @@ const message = (id: string, extra: Partial<TimelineEvent> = {}): TimelineEvent 
   ...extra
 })
 
-const inTimeline = (id: string, event: StateEvent): TimelineEvent => ({ ...event, event_id: id })
+const inTimeline = (id: string, event: StateEvent): StateEvent & TimelineEvent => ({ ...event, event_id: id })
 
 describe("RoomState", () => {
   describe("membership", () => {
@@ -294,7 +294,69 @@ describe("RoomState", () => {
     })
   })
 
+  describe("redacted state", () => {
+    const redaction = (id: string): TimelineEvent =>
+      message("$r", { type: "m.room.redaction", content: { redacts: id } })
+    const named = (id: string, name: string): StateEvent & TimelineEvent =>
+      inTimeline(id, state("m.room.name", { name }))
+    const rude = initial({ name: "Rude", requiredState: [named("$n", "Rude")] })
+
+    it("is gone: name, topic, avatar, alias and successor, each by its own event", () => {
+      const facts = {
+        name: named("$1", "Rude"),
+        topic: inTimeline("$2", state("m.room.topic", { topic: "T" })),
+        roomAvatar: inTimeline("$3", state("m.room.avatar", { url: "mxc://hs/a" })),
+        canonicalAlias: inTimeline("$4", state("m.room.canonical_alias", { alias: "#a:hs" })),
+        replacedBy: inTimeline("$5", state("m.room.tombstone", { replacement_room: "!b:hs" }))
+      }
+      const before = initial({ requiredState: Object.values(facts) })
+      for (const [key, event] of Object.entries(facts)) {
+        const room = after(before, update({ timeline: [redaction(event.event_id)], numLive: 1 }))
+        const left = Object.keys(facts).filter((other) => other in room)
+        assert.deepStrictEqual(
+          left,
+          Object.keys(facts).filter((other) => other !== key)
+        )
+      }
+    })
+
+    it("names the room by its heroes again", () => {
+      const room = after(
+        { ...rude, joinedCount: 2, heroes: [{ userId: other, displayName: "Bert" }] },
+        update({ timeline: [redaction("$n")] })
+      )
+      assert.strictEqual(room.displayName, "Bert")
+    })
+
+    it("is left alone when newer state has taken its place, or it was another event", () => {
+      const renamed = update({ timeline: [named("$m", "New")] })
+      assert.strictEqual(after(rude, renamed, update({ timeline: [redaction("$n")] })).name, "New")
+      assert.strictEqual(after(rude, update({ timeline: [redaction("$x")] })).name, "Rude")
+      assert.strictEqual(after(rude, update({ timeline: [redaction("$n"), named("$m", "New")] })).name, "New")
+    })
+
+    it("is gone also when the redaction comes as history, or after the room was sent anew", () => {
+      const history = update({ timeline: [redaction("$n"), message("$2")], expandedTimeline: true, numLive: 0 })
+      assert.isUndefined(after(rude, history).name)
+      const anew = initial({ requiredState: [named("$m", "Ruder")] })
+      assert.isUndefined(after(rude, anew, update({ timeline: [redaction("$m")] })).name)
+      assert.strictEqual(after(rude, anew, update({ timeline: [redaction("$n")] })).name, "Ruder")
+    })
+
+    it("stays encrypted, whatever is redacted", () => {
+      const encryption = inTimeline("$e", state("m.room.encryption", { algorithm: "a" }))
+      assert.isTrue(
+        after(initial({ requiredState: [encryption] }), update({ timeline: [redaction("$e")] })).isEncrypted
+      )
+    })
+  })
+
   describe("unread inputs", () => {
+    it("don't count a redaction, which leaves nothing to read", () => {
+      const timeline = [message("$1"), message("$2", { type: "m.room.redaction", redacts: "$1" })]
+      assert.strictEqual(after(initial({}), update({ timeline, numLive: 2 })).unread.liveSinceRead, 1)
+    })
+
     it("count live events by others, not own ones, state or history", () => {
       const timeline = [
         message("$history"),

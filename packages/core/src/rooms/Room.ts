@@ -32,7 +32,7 @@ export interface UnreadInputs {
   readonly fullyRead?: EventId
   /** Spec: `m.marked_unread`. */
   readonly markedUnread: boolean
-  /** Live events by others, other than state, since the read receipt moved. */
+  /** Live events by others, other than state and redactions, since the read receipt moved. */
   readonly liveSinceRead: number
 }
 
@@ -50,6 +50,8 @@ export interface Room {
   readonly avatar?: string
   /** `m.room.avatar` alone, if the room has one: what `avatar` starts from. */
   readonly roomAvatar?: string
+  /** Ids of the state events that say the name, the avatar and so on, by type: nobody repeats them when one is redacted. */
+  readonly sources?: { readonly [type: string]: EventId }
   readonly heroes: ReadonlyArray<Hero>
   /** Bots and bridges that the name leaves out. MSC4171, `io.element.functional_members`. */
   readonly serviceMembers?: ReadonlyArray<UserId>

@@ -111,7 +111,7 @@ export const apply = (previous: Room | undefined, update: RoomUpdate, context: R
   const own = context.ownUserId
   const known = previous ?? nothingKnown(update.roomId)
   const before = update.initial ? outliving(known) : known
-  const facts = stateFacts(update, own)
+  const facts = stateFacts(update, own, before.sources)
   const membership = membershipAfter(before, update, facts)
   const invite = inviteAfter(before, update, membership, own)
   const name = told(update.name, facts.name, before.name)
@@ -130,6 +130,7 @@ export const apply = (previous: Room | undefined, update: RoomUpdate, context: R
       ...(canonicalAlias !== undefined && { canonicalAlias }),
       ...(topic !== undefined && { topic }),
       ...(roomAvatar !== undefined && { roomAvatar }),
+      ...(facts.sources !== undefined && { sources: facts.sources }),
       heroes: heroesAfter(before, update, own),
       ...(serviceMembers !== undefined && { serviceMembers }),
       joinedCount: update.joinedCount ?? before.joinedCount,

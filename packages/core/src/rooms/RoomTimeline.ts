@@ -26,10 +26,6 @@ export const liveCount = (update: RoomUpdate): number => {
 export const liveEvents = (update: RoomUpdate): ReadonlyArray<TimelineEvent> =>
   update.timeline.slice(update.timeline.length - liveCount(update))
 
-/** Whether an event can make a room unread: it is by somebody else, and not a change of state. */
-export const makesUnread = (event: TimelineEvent, ownUserId: UserId): boolean =>
-  event.sender !== ownUserId && event.state_key === undefined
-
 const redactionTarget = (event: TimelineEvent): EventId | undefined => {
   // Room versions up to 10 have it beside the content, later ones inside. Spec: "m.room.redaction".
   const target = event.content.redacts ?? event.redacts
@@ -37,6 +33,14 @@ const redactionTarget = (event: TimelineEvent): EventId | undefined => {
 }
 
 const isRedaction = (event: TimelineEvent): boolean => event.type === "m.room.redaction"
+
+/** Whether an event can make a room unread: it is by somebody else, and neither a change of state nor a redaction. */
+export const makesUnread = (event: TimelineEvent, ownUserId: UserId): boolean =>
+  event.sender !== ownUserId && event.state_key === undefined && !isRedaction(event)
+
+/** Ids of the events that a timeline redacts. */
+export const redactedIds = (timeline: ReadonlyArray<TimelineEvent>): ReadonlyArray<EventId> =>
+  timeline.filter(isRedaction).flatMap((event) => redactionTarget(event) ?? [])
 
 const redacted = (event: TimelineEvent, redaction: TimelineEvent): TimelineEvent => ({
   ...event,

@@ -3,7 +3,7 @@
  *
  * Includes the reading of required state, timeline state and stripped state into one record of facts. The three are read
  * alike because the unstable spelling of MSC4186 says some things only there: the requester's membership, and that a name
- * or an avatar was removed.
+ * or an avatar was removed. And the redaction of a state event, which is told by the redaction alone.
  *
  * Invariants: I7 (content that isn't what the spec says counts as absent; the event itself stays in the commit, raw).
  *
@@ -11,9 +11,17 @@
  *
  * Not here: what the facts do to a room (`RoomState.ts`), who invites (`StrippedState.ts`).
  */
-import type { JsonObject, RoomId, StateDeletion, StateEvent, TimelineEvent, UserId } from "../matrix/MatrixEvent.ts"
+import type {
+  EventId,
+  JsonObject,
+  RoomId,
+  StateDeletion,
+  StateEvent,
+  TimelineEvent,
+  UserId
+} from "../matrix/MatrixEvent.ts"
 import type { Membership, RoomUpdate } from "../matrix/SlidingSync.ts"
-import { liveEvents } from "./RoomTimeline.ts"
+import { liveEvents, redactedIds } from "./RoomTimeline.ts"
 
 /** Facts that the state events tell. An absent one was not told; `null` means that the room has none. */
 export interface StateFacts {
@@ -27,11 +35,26 @@ export interface StateFacts {
   /** Only ever true: encryption can't be switched off. Spec: `m.room.encryption`. */
   readonly isEncrypted?: true
   readonly membership?: Membership
+  /** Ids of the state events that say what a redaction takes back, by type; absent when there is none. */
+  readonly sources?: { readonly [type: string]: EventId }
 }
 
 type Told = { -readonly [Key in keyof StateFacts]: StateFacts[Key] }
 
 const noContent: JsonObject = {}
+
+/** The facts that end when their event is redacted. Not encryption, which nobody may switch off. Spec: "Redactions". */
+const redactable = {
+  "m.room.name": "name",
+  "m.room.avatar": "avatar",
+  "m.room.canonical_alias": "canonicalAlias",
+  "m.room.topic": "topic",
+  "m.room.tombstone": "replacedBy"
+} as const
+
+type Redactable = keyof typeof redactable
+
+const isRedactable = (type: string): type is Redactable => Object.hasOwn(redactable, type)
 
 /** A member of an event's content, if it is a text that isn't blank; otherwise `null`. */
 export const text = (content: JsonObject, key: string): string | null => {
@@ -102,17 +125,43 @@ const tellEvent = (told: Told, event: StateEvent | StateDeletion | TimelineEvent
   }
 }
 
+type Sources = NonNullable<StateFacts["sources"]>
+
+/** Where the facts come from after these events; stripped ones have no id, and can't be redacted then. */
+const sourcesAfter = (before: Sources, events: ReadonlyArray<StateEvent | StateDeletion | TimelineEvent>): Sources => {
+  const sources: Record<string, EventId> = { ...before }
+  for (const event of events) {
+    if (event.state_key !== "" || !isRedactable(event.type)) continue
+    if ("event_id" in event && typeof event.event_id === "string") sources[event.type] = event.event_id
+    else delete sources[event.type]
+  }
+  return sources
+}
+
+const tellRedactions = (told: Told, sources: Sources, redacted: ReadonlyArray<EventId>): Sources => {
+  if (redacted.length === 0) return sources
+  const isLeft = ([type, eventId]: readonly [string, EventId]): boolean => {
+    if (!redacted.includes(eventId)) return true
+    if (isRedactable(type)) told[redactable[type]] = null
+    return false
+  }
+  return Object.fromEntries(Object.entries(sources).filter(isLeft))
+}
+
 /**
- * Reads an update's state events.
+ * Reads an update's state events, and the redactions of those and of earlier ones.
  *
  * The history in an expanded timeline is left out: it tells what the state once was.
+ *
+ * @param before ids of the state events that the facts known so far come from, by type
  */
-export const stateFacts = (update: RoomUpdate, ownUserId: UserId): StateFacts => {
+export const stateFacts = (update: RoomUpdate, ownUserId: UserId, before: Sources = {}): StateFacts => {
   const told: Told = {}
-  for (const event of update.expandedTimeline ? liveEvents(update) : update.timeline) {
-    if (event.state_key !== undefined) tellEvent(told, event, ownUserId)
-  }
-  for (const event of update.requiredState) tellEvent(told, event, ownUserId)
-  for (const event of update.strippedState) tellEvent(told, event, ownUserId)
-  return told
+  const timeline = update.expandedTimeline ? liveEvents(update) : update.timeline
+  const inTimeline = timeline.filter((event) => event.state_key !== undefined)
+  const events = [...inTimeline, ...update.requiredState, ...update.strippedState]
+  for (const event of events) tellEvent(told, event, ownUserId)
+  // What was redacted stays so: a redaction holds also where it is history.
+  const sources = tellRedactions(told, sourcesAfter(before, events), redactedIds(update.timeline))
+  return Object.keys(sources).length === 0 ? told : { ...told, sources }
 }
