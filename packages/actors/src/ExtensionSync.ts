@@ -18,7 +18,7 @@ import {
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Clock, Effect, Exit, Option, Result } from "effect"
+import { Clock, Duration, Effect, Exit, Option, Random, Result } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
 import * as Inbox from "./Inbox.ts"
@@ -139,12 +139,6 @@ const sendOutgoing = Effect.fnUntraced(function* (env: Env, fence: Lease.Fence) 
 
 const takeLock = (env: Env, context: Actor.Context<Input>) =>
   env.keeper.take(context.send({ _tag: "LockRefused" })).pipe(
-    Effect.tap((grant) =>
-      context.run(
-        "lost",
-        Effect.map(grant.lost, ({ generation }): Input => ({ _tag: "LockLost", generation }))
-      )
-    ),
     Effect.map((grant): Input => ({
       _tag: "LockGranted",
       fence: { name: grant.name, holder: grant.holder, generation: grant.generation },
@@ -153,10 +147,21 @@ const takeLock = (env: Env, context: Actor.Context<Input>) =>
     orFail("LockFailed")
   )
 
+/** Tells of the loss of the grant that is kept. */
+const watchLock = (env: Env, context: Actor.Context<Input>): Effect.Effect<void> =>
+  Effect.flatMap(env.keeper.current, (grant) =>
+    Option.isNone(grant)
+      ? Effect.void
+      : context.run(
+          "lost",
+          Effect.map(grant.value.lost, ({ generation }): Input => ({ _tag: "LockLost", generation }))
+        )
+  )
+
 /** Everything that takes time and of which there is one at a time. */
 const work = (
   env: Env,
-  command: Exclude<Command, { _tag: "AbortWork" | "ReleaseLock" | "DiscardMemory" }>,
+  command: Exclude<Command, { _tag: "AbortWork" | "WatchLock" | "ReleaseLock" | "DiscardMemory" }>,
   context: Actor.Context<Input>
 ): Effect.Effect<Input> => {
   switch (command._tag) {
@@ -174,8 +179,13 @@ const work = (
       )
     case "Poll": {
       const { epoch } = command
-      return env.homeserver.sync(command.request).pipe(
-        Effect.map((response): Input => ({ _tag: "Polled", epoch, response })),
+      return Effect.timed(env.homeserver.sync(command.request)).pipe(
+        Effect.map(([took, response]): Input => ({
+          _tag: "Polled",
+          epoch,
+          response,
+          tookMillis: Duration.toMillis(took)
+        })),
         Effect.catch((error) =>
           Effect.map(LoopFailure.of("extension", error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed }))
         )
@@ -188,7 +198,8 @@ const work = (
       )
     case "SendOutgoing":
       return touching(env, sendOutgoing(env, command.fence)).pipe(
-        Effect.as({ _tag: "Sent" } as const),
+        Effect.andThen(Effect.all({ nowMillis: Clock.currentTimeMillis, random: Random.next })),
+        Effect.map((at) => ({ _tag: "Sent", ...at }) as const),
         orFail("ApplyFailed")
       )
     case "ExpirePosition":
@@ -208,6 +219,8 @@ const interpret =
     switch (command._tag) {
       case "AbortWork":
         return context.cancel("work")
+      case "WatchLock":
+        return watchLock(env, context)
       case "DiscardMemory":
         return Effect.andThen(Effect.flatMap(env.keeper.current, markDirty), env.crypto.discard)
       case "ReleaseLock":

@@ -19,7 +19,7 @@ import {
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Clock, Effect } from "effect"
+import { Clock, Duration, Effect, Random } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
 import * as LoopFailure from "./LoopFailure.ts"
@@ -67,9 +67,15 @@ const load = Effect.fnUntraced(function* (env: Env) {
 })
 
 const poll = (env: Env, epoch: number, request: SlidingSync.SyncRequest): Effect.Effect<Input> =>
-  env.homeserver.sync(request).pipe(
-    Effect.flatMap((response) =>
-      Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({ _tag: "Polled", epoch, response, nowMillis }))
+  Effect.timed(env.homeserver.sync(request)).pipe(
+    Effect.flatMap(([took, response]) =>
+      Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({
+        _tag: "Polled",
+        epoch,
+        response,
+        tookMillis: Duration.toMillis(took),
+        nowMillis
+      }))
     ),
     Effect.catch((error) =>
       Effect.map(LoopFailure.of("main", error), (failed): Input => ({ _tag: "PollFailed", epoch, ...failed }))
@@ -96,7 +102,7 @@ const commit = Effect.fnUntraced(function* (env: Env, command: Extract<Command, 
     lists: ingested.lists
   })
   yield* Metrics.committed(ingested.commit.quarantined.length)
-  return { _tag: "Committed" as const, nowMillis: yield* Clock.currentTimeMillis }
+  return { _tag: "Committed" as const, nowMillis: yield* Clock.currentTimeMillis, random: yield* Random.next }
 })
 
 const expire = Effect.fnUntraced(function* (env: Env) {

@@ -654,6 +654,20 @@ describe("ExtensionSync", () => {
       })
     )
 
+    it.effect("I10: doesn't ask in a hot loop when the homeserver doesn't hold the line open, and misses nothing", () =>
+      Effect.gen(function* () {
+        const world = yield* makeWorld()
+        yield* startOwner(world, "app", {
+          homeserver: (port) => ({ ...port, sync: (request) => port.sync({ ...request, timeoutMillis: 0 }) })
+        })
+        yield* advance("10 minutes")
+        assert.isBelow((yield* world.sim.syncs(CONN)).length, 60)
+        yield* world.sim.sendNumbered(world.session, 3)
+        yield* advance("30 seconds")
+        yield* assertExactlyOnce(world)
+      })
+    )
+
     it.effect("I9: tries again when the lease can't be asked for", () =>
       Effect.gen(function* () {
         const world = yield* makeWorld()

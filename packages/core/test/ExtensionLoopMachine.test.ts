@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import fc from "fast-check"
 import type { Fence } from "../src/lease/Lease.ts"
-import { emptyResponse } from "../src/matrix/SlidingSync.ts"
+import { emptyResponse, type SyncResponse } from "../src/matrix/SlidingSync.ts"
 import * as ExtensionLoopMachine from "../src/sync/ExtensionLoopMachine.ts"
 import type { ErrorClass, Failure } from "../src/sync/SupervisionPolicy.ts"
 import * as SupervisionPolicy from "../src/sync/SupervisionPolicy.ts"
@@ -15,6 +15,7 @@ type Of<Tag extends State["_tag"]> = Extract<State, { _tag: Tag }>
 
 const config: ExtensionLoopMachine.Config = { sync: defaults }
 const random = 0.5
+const none: SyncResponse["extensions"] = { unknown: {} }
 const nowMillis = 1_000_000
 const fenceOf = (generation: number): Fence => ({ name: "stream", holder: "main#1", generation })
 const failure = (one: ErrorClass): Failure => ({ class: one, message: "why" })
@@ -40,7 +41,11 @@ const drive = () => {
     start: () => send({ _tag: "Start" }),
     grant: (generation = 1, isDirty = true) => send({ _tag: "LockGranted", fence: fenceOf(generation), isDirty }),
     read: (position: ExtensionPosition = {}) => send({ _tag: "PositionRead", position }),
-    answer: (pos = "p") => send({ _tag: "Polled", epoch: as("Polling").epoch, response: emptyResponse(pos) }),
+    /** The homeserver answers, by default when the poll is over. */
+    answer: (pos = "p", tookMillis = defaults.pollTimeoutMillis, extensions: SyncResponse["extensions"] = none) => {
+      const response = { ...emptyResponse(pos), extensions }
+      return send({ _tag: "Polled", epoch: as("Polling").epoch, response, tookMillis })
+    },
     pollFails: (one: ErrorClass) => send({ _tag: "PollFailed", epoch: as("Polling").epoch, ...failed(one) }),
     /** Goes on, by the ordinary way, until a state is reached. */
     to: (tag: State["_tag"]) => {
@@ -66,10 +71,11 @@ const drive = () => {
         case "Applying":
           return send({ _tag: "Applied" })
         case "Sending":
-          return send({ _tag: "Sent" })
+          return send({ _tag: "Sent", nowMillis, random })
         case "Expiring":
           return send({ _tag: "Expired", nowMillis })
         case "BackingOff":
+        case "Resting":
           return send({ _tag: "BackoffElapsed" })
       }
     }
@@ -83,16 +89,16 @@ describe("ExtensionLoopMachine goes round", () => {
     const commands = [...machine.start(), ...machine.grant()]
     for (let steps = 0; steps < 10; steps++) commands.push(...machine.goOn())
     const round = ["ReadPosition", "Poll", "Apply", "SendOutgoing"] as const
-    assert.deepStrictEqual(tags(commands), ["TakeLock", "Reload", "SendOutgoing", ...round, ...round, "ReadPosition"])
+    assert.deepStrictEqual(tags(commands), ["TakeLock", "WatchLock", "Reload", "SendOutgoing", ...round, ...round, "ReadPosition"])
   })
 
   it("I5: reloads when memory may be outdated, and not otherwise", () => {
     const dirty = drive()
     dirty.start()
-    assert.deepStrictEqual(dirty.grant(4, true), [{ _tag: "Reload", fence: fenceOf(4) }])
+    assert.deepStrictEqual(dirty.grant(4, true), [{ _tag: "WatchLock" }, { _tag: "Reload", fence: fenceOf(4) }])
     const clean = drive()
     clean.start()
-    assert.deepStrictEqual(clean.grant(4, false), [{ _tag: "ReadPosition" }])
+    assert.deepStrictEqual(clean.grant(4, false), [{ _tag: "WatchLock" }, { _tag: "ReadPosition" }])
   })
 
   it("I1: shows the grant's fence with everything that writes", () => {
@@ -306,6 +312,59 @@ describe("ExtensionLoopMachine recovers", () => {
   })
 })
 
+describe("ExtensionLoopMachine rests", () => {
+  const events = [{ type: "m.dummy", sender: "@a:x", content: {} }]
+  /** How long it waits before each of the next requests. */
+  const waits = (machine: ReturnType<typeof drive>, rounds: number, answer: () => void) =>
+    Array.from({ length: rounds }, () => {
+      machine.to("Polling")
+      answer()
+      machine.to("Sending")
+      const [command] = machine.goOn()
+      return command?._tag === "Wait" ? command.millis : 0
+    })
+
+  it("I10: asks less and less often when long polls are answered at once with nothing", () => {
+    const machine = drive().to("Polling")
+    const backoff = [0, 1, 2].map((attempt) => SupervisionPolicy.backoffMillis(defaults, attempt, random))
+    // The first request isn't held open.
+    assert.deepStrictEqual(
+      waits(machine, 9, () => machine.answer("p", 3)),
+      [0, 0, 0, 0, 0, 0, ...backoff]
+    )
+    assert.strictEqual(machine.as("Resting").failure.class, "server")
+    assert.deepStrictEqual(tags(machine.send({ _tag: "Retry" })), ["ReadPosition"])
+    // One that is held open shows that the homeserver can.
+    assert.deepStrictEqual(
+      waits(machine, 3, () => machine.answer()),
+      [0, 0, 0]
+    )
+    machine.to("Polling").answer("p", 3)
+    machine.to("Sending")
+    assert.deepStrictEqual(tags(machine.goOn()), ["ReadPosition"])
+  })
+
+  it("I10: counts events that can't be acknowledged as nothing, which come again at once", () => {
+    const machine = drive().to("Polling")
+    const quarantined = [{ source: "extension" as const, reason: "no next_batch", raw: {} }]
+    const answer = () => {
+      const response = { ...emptyResponse("p"), quarantined }
+      machine.send({ _tag: "Polled", epoch: machine.as("Polling").epoch, response, tookMillis: 3 })
+    }
+    assert.isAbove(waits(machine, 9, answer).at(-1) ?? 0, 0)
+  })
+
+  for (const [what, extensions] of [
+    ["to-device events", { unknown: {}, toDevice: { nextBatch: "n", events } }],
+    ["changed device lists", { unknown: {}, e2ee: { deviceLists: { changed: ["@a:x"], left: [] } } }]
+  ] as const) {
+    it(`doesn't rest while ${what} come, however fast`, () => {
+      const machine = drive().to("Polling")
+      assert.deepStrictEqual([...new Set(waits(machine, 50, () => machine.answer("p", 0, extensions)))], [0])
+    })
+  }
+})
+
 describe("ExtensionLoopMachine loses the lock", () => {
   const lost = (generation: number): Input => ({ _tag: "LockLost", generation })
   const ways: ReadonlyArray<readonly [string, () => ReturnType<typeof drive>]> = [
@@ -361,7 +420,7 @@ describe("ExtensionLoopMachine loses the lock", () => {
     machine.grant(2)
     machine.to("Polling")
     const state = machine.state()
-    assert.deepStrictEqual(machine.send({ _tag: "Polled", epoch, response: emptyResponse("late") }), [])
+    assert.deepStrictEqual(machine.send({ _tag: "Polled", epoch, response: emptyResponse("late"), tookMillis: 0 }), [])
     assert.deepStrictEqual(machine.send({ _tag: "PollFailed", epoch, ...failed("auth") }), [])
     assert.strictEqual(machine.state(), state)
   })
@@ -372,7 +431,7 @@ describe("ExtensionLoopMachine loses the lock", () => {
     machine.answer()
     machine.send({ _tag: "ApplyFailed", ...failed("crypto") })
     machine.to("Polling")
-    assert.deepStrictEqual(machine.send({ _tag: "Polled", epoch, response: emptyResponse("late") }), [])
+    assert.deepStrictEqual(machine.send({ _tag: "Polled", epoch, response: emptyResponse("late"), tookMillis: 0 }), [])
     machine.as("Polling")
   })
 })
@@ -389,7 +448,7 @@ describe("ExtensionLoopMachine at any time", () => {
       { _tag: "Reloaded" },
       { _tag: "PositionRead", position: { since: "s" } },
       { _tag: "Applied" },
-      { _tag: "Sent" },
+      { _tag: "Sent", nowMillis, random },
       { _tag: "Expired", nowMillis },
       { _tag: "BackoffElapsed" },
       { _tag: "Retry" }
@@ -398,7 +457,7 @@ describe("ExtensionLoopMachine at any time", () => {
       .tuple(generation, fc.boolean())
       .map(([generation, isDirty]): Input => ({ _tag: "LockGranted", fence: fenceOf(generation), isDirty })),
     generation.map((generation): Input => ({ _tag: "LockLost", generation })),
-    epoch.map((epoch): Input => ({ _tag: "Polled", epoch, response: emptyResponse("p") })),
+    epoch.map((epoch): Input => ({ _tag: "Polled", epoch, response: emptyResponse("p"), tookMillis: 0 })),
     fc.tuple(epoch, failing).map(([epoch, failed]): Input => ({ _tag: "PollFailed", epoch, ...failed })),
     fc
       .tuple(
@@ -423,9 +482,10 @@ describe("ExtensionLoopMachine at any time", () => {
     Sending: "SendOutgoing",
     Expiring: "ExpirePosition",
     BackingOff: "Wait",
+    Resting: "Wait",
     Failed: undefined
   }
-  const cleaning: ReadonlyArray<Command["_tag"]> = ["AbortWork", "DiscardMemory", "ReleaseLock"]
+  const cleaning: ReadonlyArray<Command["_tag"]> = ["AbortWork", "DiscardMemory", "ReleaseLock", "WatchLock"]
   const identity = (command: Command) => (command._tag === "Poll" ? `Poll ${command.epoch}` : command._tag)
   const identityOf = (state: State) => (state._tag === "Polling" ? `Poll ${state.epoch}` : awaited[state._tag])
 

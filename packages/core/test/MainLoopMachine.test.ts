@@ -51,12 +51,17 @@ const drive = (from: State = MainLoopMachine.initial) => {
     request: (): SyncRequest => as("Polling").request,
     epoch: () => as("Polling").loop.epoch,
     /** The homeserver answers the request. */
-    answer: (pos: string, count?: number, rooms: ReadonlyArray<RoomId> = []) => {
+    answer: (
+      pos: string,
+      count?: number,
+      rooms: ReadonlyArray<RoomId> = [],
+      tookMillis = machine.request().timeoutMillis
+    ) => {
       const lists = count === undefined ? {} : { [MainLoopMachine.ROOMS_LIST]: { count } }
       const response = { ...emptyResponse(pos), lists, rooms: rooms.map(emptyRoomUpdate) }
-      return send({ _tag: "Polled", epoch: machine.epoch(), response, nowMillis })
+      return send({ _tag: "Polled", epoch: machine.epoch(), response, tookMillis, nowMillis })
     },
-    committed: () => send({ _tag: "Committed", nowMillis }),
+    committed: () => send({ _tag: "Committed", nowMillis, random }),
     /** One whole iteration. */
     iterate: (pos: string, count?: number, rooms: ReadonlyArray<RoomId> = []) => {
       const asked = machine.answer(pos, count, rooms)
@@ -263,7 +268,13 @@ describe("MainLoopMachine after a fresh start", () => {
       lists: { [MainLoopMachine.ROOMS_LIST]: { count: 1 } },
       quarantined: [{ source: "room" as const, roomId: "!broken:x", reason: "the room is not a JSON object", raw: 1 }]
     }
-    const [commit] = machine.send({ _tag: "Polled", epoch: machine.epoch(), response, nowMillis: machine.now() })
+    const [commit] = machine.send({
+      _tag: "Polled",
+      epoch: machine.epoch(),
+      response,
+      tookMillis: 0,
+      nowMillis: machine.now()
+    })
     assert.deepStrictEqual(commit?._tag === "Commit" ? commit.gone : undefined, ["!old:x"])
   })
 
@@ -315,6 +326,41 @@ describe("MainLoopMachine after a fresh start", () => {
     machine.load({ pos: "stored", count: 5, rooms: ids(5) })
     const [commit] = machine.answer("0", 5)
     assert.deepStrictEqual(commit?._tag === "Commit" ? commit.gone : undefined, [])
+  })
+})
+
+describe("MainLoopMachine rests", () => {
+  it("I10: asks less and less often when long polls are answered at once with nothing, from where it is", () => {
+    const machine = drive().run()
+    const waits = Array.from({ length: 8 }, (_, turn) => {
+      machine.answer(`r${turn}`, 5, [], 3)
+      const [command] = machine.committed()
+      if (command?._tag !== "Wait") return 0
+      assert.strictEqual(machine.as("BackingOff").loop.phase, "running")
+      machine.elapse()
+      return command.millis
+    })
+    const backoff = [0, 1, 2].map((attempt) => SupervisionPolicy.backoffMillis(defaults, attempt, random))
+    assert.deepStrictEqual(waits, [0, 0, 0, 0, 0, ...backoff])
+
+    // One that is held open shows that the homeserver can.
+    machine.iterate("held", 5)
+    machine.answer("hasty", 5, [], 3)
+    assert.deepStrictEqual(tags(machine.committed()), ["Poll"])
+  })
+
+  it("doesn't rest while news come, however fast, nor over views that bring nothing new", () => {
+    const machine = drive().run()
+    for (let turn = 0; turn < 50; turn++) {
+      machine.answer(`n${turn}`, 5, ["!0:x"], 0)
+      assert.deepStrictEqual(tags(machine.committed()), ["Poll"])
+    }
+    for (let revision = 1; revision < 50; revision++) {
+      machine.look(view(revision))
+      machine.aborted()
+      machine.answer(`v${revision}`, 5, [], 0)
+      assert.deepStrictEqual(tags(machine.committed()), ["Poll"])
+    }
   })
 })
 
@@ -626,10 +672,10 @@ describe("MainLoopMachine at any time", () => {
     machine.aborted()
     const state = machine.state()
     const late: ReadonlyArray<Input> = [
-      { _tag: "Polled", epoch, response: emptyResponse("late"), nowMillis: machine.now() },
+      { _tag: "Polled", epoch, response: emptyResponse("late"), tookMillis: 0, nowMillis: machine.now() },
       { _tag: "PollFailed", epoch, failure: failure("auth"), nowMillis: machine.now(), random },
       { _tag: "PollAborted", epoch, nowMillis: machine.now() },
-      { _tag: "Committed", nowMillis: machine.now() },
+      { _tag: "Committed", nowMillis: machine.now(), random },
       { _tag: "Expired", rooms: [], nowMillis: machine.now() },
       { _tag: "BackoffElapsed", nowMillis: machine.now() }
     ]
@@ -666,10 +712,10 @@ describe("MainLoopMachine at any time", () => {
     }),
     tagged("LoadFailed", failing),
     tagged("ViewChanged", { view: fc.nat({ max: 20 }).map((revision) => view(revision)) }),
-    tagged("Polled", { epoch, response, nowMillis }),
+    tagged("Polled", { epoch, response, tookMillis: fc.nat({ max: 40_000 }), nowMillis }),
     tagged("PollFailed", { epoch, ...failing }),
     tagged("PollAborted", { epoch, nowMillis }),
-    tagged("Committed", { nowMillis }),
+    tagged("Committed", { nowMillis, random: failing.random }),
     tagged("CommitFailed", failing),
     tagged("Expired", { rooms: fc.constant(ids(3)), nowMillis }),
     tagged("BackoffElapsed", { nowMillis }),

@@ -176,8 +176,8 @@ describe("SyncServiceMachine summarises", () => {
     }
     const answered = (epoch: number) => {
       const response = { ...emptyResponse(`${epoch}`), lists: { [MainLoopMachine.ROOMS_LIST]: { count: 50 } } }
-      after({ _tag: "Polled", epoch, response, nowMillis: 0 })
-      return after({ _tag: "Committed", nowMillis: 0 })
+      after({ _tag: "Polled", epoch, response, tookMillis: 0, nowMillis: 0 })
+      return after({ _tag: "Committed", nowMillis: 0, random: 0 })
     }
     assert.deepStrictEqual(SyncServiceMachine.mainStatus(state), stopped)
     assert.deepStrictEqual(after({ _tag: "Start" }), loading)
@@ -208,10 +208,11 @@ describe("SyncServiceMachine summarises", () => {
     // One round: whatever it is at, it is in sync from the first applied answer on, and no longer after a failure.
     const round = (epoch: number): ReadonlyArray<ExtensionLoopMachine.Input> => [
       { _tag: "PositionRead", position: {} },
-      { _tag: "Polled", epoch, response: emptyResponse("p") }
+      { _tag: "Polled", epoch, response: emptyResponse("p"), tookMillis: 0 }
     ]
-    const applied: ReadonlyArray<ExtensionLoopMachine.Input> = [{ _tag: "Applied" }, { _tag: "Sent" }]
-    for (const input of [{ _tag: "Reloaded" }, { _tag: "Sent" }, ...round(1)] as const) {
+    const sent = { _tag: "Sent", nowMillis: 0, random: 0 } as const
+    const applied: ReadonlyArray<ExtensionLoopMachine.Input> = [{ _tag: "Applied" }, sent]
+    for (const input of [{ _tag: "Reloaded" }, sent, ...round(1)] as const) {
       assert.deepStrictEqual(after(input), loading)
     }
     for (const input of [...applied, ...round(2), ...applied]) assert.deepStrictEqual(after(input), working)

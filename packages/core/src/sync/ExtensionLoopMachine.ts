@@ -36,6 +36,8 @@ interface Going {
   readonly epoch: number
   /** Whether an answer was applied since the grant and the last failure: only then the loop is known to be in sync. */
   readonly answered: boolean
+  /** Long polls in a row that were answered at once with nothing. */
+  readonly hasty: number
 }
 
 export type State =
@@ -71,6 +73,8 @@ export type State =
       readonly failure: Failure
       readonly untilMillis: number
     }
+  /** Everything is applied, and the next request waits: the homeserver doesn't hold the line open. */
+  | ({ readonly _tag: "Resting"; readonly failure: Failure; readonly untilMillis: number } & Going)
   /** Nothing that the loop can do helps. The lock has been let go. */
   | { readonly _tag: "Failed"; readonly failure: Failure }
 
@@ -93,13 +97,13 @@ export type Input =
   | ({ readonly _tag: "ReloadFailed" } & Failed)
   | { readonly _tag: "PositionRead"; readonly position: ExtensionPosition }
   | ({ readonly _tag: "ReadFailed" } & Failed)
-  | { readonly _tag: "Polled"; readonly epoch: number; readonly response: SyncResponse }
+  | { readonly _tag: "Polled"; readonly epoch: number; readonly response: SyncResponse; readonly tookMillis: number }
   | ({ readonly _tag: "PollFailed"; readonly epoch: number } & Failed)
   | { readonly _tag: "Applied" }
   /** Decrypting or committing failed, for a response or for the answer to a sent request. */
   | ({ readonly _tag: "ApplyFailed" } & Failed)
   /** The requests were sent, or the homeserver could not take them and they stay queued; either way the loop goes on. */
-  | { readonly _tag: "Sent" }
+  | { readonly _tag: "Sent"; readonly nowMillis: number; readonly random: number }
   | { readonly _tag: "Expired"; readonly nowMillis: number }
   | ({ readonly _tag: "ExpireFailed" } & Failed)
   | { readonly _tag: "BackoffElapsed" }
@@ -108,6 +112,8 @@ export type Input =
 
 export type Command =
   | { readonly _tag: "TakeLock" }
+  /** Tell when the grant is lost, also if it is lost already. Not before the grant is known here, to be understood. */
+  | { readonly _tag: "WatchLock" }
   /** Close the grant's scope: the lease row is free, or the first waiter's, when this is done. */
   | { readonly _tag: "ReleaseLock" }
   | { readonly _tag: "Reload"; readonly fence: Fence }
@@ -160,8 +166,8 @@ const takeLock = (attempt: number, epoch: number): Step => [
   [{ _tag: "TakeLock" }]
 ]
 
-const read = ({ fence, attempt, epoch, answered }: Going): Step => [
-  { _tag: "Reading", fence, attempt, epoch, answered },
+const read = ({ fence, attempt, epoch, answered, hasty }: Going): Step => [
+  { _tag: "Reading", fence, attempt, epoch, answered, hasty },
   [{ _tag: "ReadPosition" }]
 ]
 
@@ -171,10 +177,19 @@ const reload = (fence: Fence, attempt: number, epoch: number): Step => [
 ]
 
 /** Sends what the end-to-end machine has queued before the next request, so that its effects are in the next response. */
-const send = ({ fence, attempt, epoch, answered }: Going): Step => [
-  { _tag: "Sending", fence, attempt, epoch, answered },
+const send = ({ fence, attempt, epoch, answered, hasty }: Going): Step => [
+  { _tag: "Sending", fence, attempt, epoch, answered, hasty },
   [{ _tag: "SendOutgoing", fence }]
 ]
+
+/** How a loop goes round that has not been answered since the grant or a failure. */
+const unanswered = ({ fence, attempt, epoch }: Omit<Going, "answered" | "hasty">): Going => ({
+  fence,
+  attempt,
+  epoch,
+  answered: false,
+  hasty: 0
+})
 
 /** What the machine was at when something failed. */
 interface At {
@@ -239,16 +254,20 @@ const lockLost = (state: Extract<State, { fence: unknown }>, input: Extract<Inpu
 const resumed = (state: Extract<State, { _tag: "BackingOff" }>): Step => {
   const { fence, attempt, epoch } = state
   if (fence === undefined || state.resume === "lock") return takeLock(attempt, epoch)
-  return state.resume === "reload" ? reload(fence, attempt, epoch) : read({ fence, attempt, epoch, answered: false })
+  return state.resume === "reload" ? reload(fence, attempt, epoch) : read(unanswered({ fence, attempt, epoch }))
+}
+
+const granted = (input: Extract<Input, { _tag: "LockGranted" }>, attempt: number, epoch: number): Step => {
+  const { fence, isDirty } = input
+  const [next, commands] = isDirty ? reload(fence, attempt, epoch) : read(unanswered({ fence, attempt, epoch }))
+  return [next, [{ _tag: "WatchLock" }, ...commands]]
 }
 
 const waitingForLock = (config: Config, state: Extract<State, { _tag: "WaitingForLock" }>, input: Input): Step => {
   const { attempt, epoch } = state
   switch (input._tag) {
     case "LockGranted":
-      return input.isDirty
-        ? reload(input.fence, attempt, epoch)
-        : read({ fence: input.fence, attempt, epoch, answered: false })
+      return granted(input, attempt, epoch)
     case "LockRefused":
       return [{ ...state, refused: true }, []]
     case "LockFailed":
@@ -262,7 +281,7 @@ const reloading = (config: Config, state: Extract<State, { _tag: "Reloading" }>,
   switch (input._tag) {
     case "Reloaded":
       // What an owner before us left unsent goes out first.
-      return send({ ...state, answered: false })
+      return send(unanswered(state))
     case "ReloadFailed":
       return failed(config, at(state, "reload"), input)
     default:
@@ -271,12 +290,12 @@ const reloading = (config: Config, state: Extract<State, { _tag: "Reloading" }>,
 }
 
 const reading = (config: Config, state: Extract<State, { _tag: "Reading" }>, input: Input): Step => {
-  const { fence, attempt, answered } = state
+  const { fence, attempt, answered, hasty } = state
   switch (input._tag) {
     case "PositionRead": {
       const epoch = state.epoch + 1
       return [
-        { _tag: "Polling", fence, attempt, epoch, answered, position: input.position },
+        { _tag: "Polling", fence, attempt, epoch, answered, hasty, position: input.position },
         [{ _tag: "Poll", epoch, request: requestOf(config, input.position, answered) }]
       ]
     }
@@ -287,29 +306,55 @@ const reading = (config: Config, state: Extract<State, { _tag: "Reading" }>, inp
   }
 }
 
+/** Whether a response brought nothing for the end-to-end machine or the inbox. What can't be understood is nothing. */
+const isEmpty = ({ extensions: { e2ee, toDevice } }: SyncResponse): boolean =>
+  (toDevice?.events.length ?? 0) + (e2ee?.deviceLists?.changed.length ?? 0) + (e2ee?.deviceLists?.left.length ?? 0) ===
+  0
+
+const polled = (
+  config: Config,
+  state: Extract<State, { _tag: "Polling" }>,
+  input: Extract<Input, { _tag: "Polled" }>
+): Step => {
+  const { fence, attempt, epoch, answered, position } = state
+  const { response, tookMillis } = input
+  const { timeoutMillis } = requestOf(config, position, answered)
+  const hasty = SupervisionPolicy.hasty(state.hasty, { timeoutMillis, tookMillis, isEmpty: isEmpty(response) })
+  return [
+    { _tag: "Applying", fence, attempt, epoch, answered, hasty },
+    [{ _tag: "Apply", fence, sent: position, response }]
+  ]
+}
+
+/** Reads again, at once or after a rest. */
+const sent = (
+  config: Config,
+  state: Extract<State, { _tag: "Sending" }>,
+  input: Extract<Input, { _tag: "Sent" }>
+): Step => {
+  const millis = SupervisionPolicy.restMillis(config.sync, state.hasty, input.random)
+  if (millis === undefined) return read(state)
+  const failure = SupervisionPolicy.hastyFailure
+  return [{ ...state, _tag: "Resting", failure, untilMillis: input.nowMillis + millis }, [{ _tag: "Wait", millis }]]
+}
+
 const polling = (config: Config, state: Extract<State, { _tag: "Polling" }>, input: Input): Step => {
-  const { fence, attempt, epoch, answered } = state
   switch (input._tag) {
     case "Polled":
-      return input.epoch === epoch
-        ? [
-            { _tag: "Applying", fence, attempt, epoch, answered },
-            [{ _tag: "Apply", fence, sent: state.position, response: input.response }]
-          ]
-        : [state, []]
+      return input.epoch === state.epoch ? polled(config, state, input) : [state, []]
     case "PollFailed":
-      return input.epoch === epoch ? failed(config, at(state, "read"), input) : [state, []]
+      return input.epoch === state.epoch ? failed(config, at(state, "read"), input) : [state, []]
     default:
       return [state, []]
   }
 }
 
 const expiring = (config: Config, state: Extract<State, { _tag: "Expiring" }>, input: Input): Step => {
-  const { fence, attempt, epoch, failure } = state
+  const { failure } = state
   switch (input._tag) {
     case "Expired":
       return state.delayMillis === 0
-        ? read({ fence, attempt, epoch, answered: false })
+        ? read(unanswered(state))
         : backOff(at(state, "read"), failure, input.nowMillis, state.delayMillis)
     case "ExpireFailed":
       return failed(config, at(state, "read"), input)
@@ -337,11 +382,13 @@ export const step = (config: Config, state: State, input: Input): Step => {
       if (input._tag === "Applied") return send({ ...state, attempt: 0, answered: true })
       return input._tag === "ApplyFailed" ? applyFailed(config, state, input) : [state, []]
     case "Sending":
-      if (input._tag === "Sent") return read(state)
+      if (input._tag === "Sent") return sent(config, state, input)
       return input._tag === "ApplyFailed" ? applyFailed(config, state, input) : [state, []]
     case "Expiring":
       return expiring(config, state, input)
     case "BackingOff":
       return input._tag === "BackoffElapsed" || input._tag === "Retry" ? resumed(state) : [state, []]
+    case "Resting":
+      return input._tag === "BackoffElapsed" || input._tag === "Retry" ? read(state) : [state, []]
   }
 }

@@ -93,6 +93,8 @@ export interface Loop {
   readonly batch: number
   /** Failures in a row. */
   readonly attempt: number
+  /** Long polls in a row that were answered at once with nothing. */
+  readonly hasty: number
   readonly respondedAtMillis: number
   /** After a start without position: rooms known before that the homeserver hasn't sent again yet. */
   readonly unseen: ReadonlySet<RoomId> | undefined
@@ -153,10 +155,16 @@ export type Input =
     }
   | ({ readonly _tag: "LoadFailed" } & Failed)
   | { readonly _tag: "ViewChanged"; readonly view: View }
-  | { readonly _tag: "Polled"; readonly epoch: number; readonly response: SyncResponse; readonly nowMillis: number }
+  | {
+      readonly _tag: "Polled"
+      readonly epoch: number
+      readonly response: SyncResponse
+      readonly tookMillis: number
+      readonly nowMillis: number
+    }
   | ({ readonly _tag: "PollFailed"; readonly epoch: number } & Failed)
   | { readonly _tag: "PollAborted"; readonly epoch: number; readonly nowMillis: number }
-  | { readonly _tag: "Committed"; readonly nowMillis: number }
+  | { readonly _tag: "Committed"; readonly nowMillis: number; readonly random: number }
   | ({ readonly _tag: "CommitFailed" } & Failed)
   /** The stored position is gone; `rooms` are all rooms known so far. */
   | { readonly _tag: "Expired"; readonly rooms: Iterable<RoomId>; readonly nowMillis: number }
@@ -282,6 +290,12 @@ const grown = (config: Config, committed: Loop): Loop => {
   return { ...loop, phase: "settingUp", window: Math.min(wider, count) }
 }
 
+/** Whether a response brought nothing to show. What can't be understood is nothing. */
+const isEmpty = ({ extensions: { accountData, receipts = {}, typing = {} }, rooms }: SyncResponse): boolean =>
+  rooms.length === 0 &&
+  (accountData?.global.length ?? 0) === 0 &&
+  [accountData?.rooms ?? {}, receipts, typing].every((byRoom) => Object.keys(byRoom).length === 0)
+
 const polled = (
   config: Config,
   state: Extract<State, { _tag: "Polling" }>,
@@ -294,7 +308,15 @@ const polled = (
   const unseen = loop.unseen === undefined ? undefined : new Set([...loop.unseen].filter((id) => !received.has(id)))
   const counted = countOf(response) ?? loop.count
   // A homeserver that never counts gives no end to grow to: the first window is all there is then.
-  const answered = { ...loop, pos: response.pos, count: counted ?? 0, attempt: 0, respondedAtMillis: input.nowMillis }
+  const answer = { timeoutMillis: request.timeoutMillis, tookMillis: input.tookMillis, isEmpty: isEmpty(response) }
+  const answered = {
+    ...loop,
+    pos: response.pos,
+    count: counted ?? 0,
+    attempt: 0,
+    hasty: SupervisionPolicy.hasty(loop.hasty, answer),
+    respondedAtMillis: input.nowMillis
+  }
   const settled = isLoaded(answered)
   const next: Loop = {
     ...answered,
@@ -345,6 +367,7 @@ const freshLoop = (config: Config, view: View, input: Extract<Input, { _tag: "Lo
   window: config.sync.initialWindow,
   batch: config.sync.windowBatch,
   attempt: 0,
+  hasty: 0,
   respondedAtMillis: input.nowMillis,
   loaded: 0,
   unseen: input.pos === undefined ? new Set(input.rooms) : undefined,
@@ -406,10 +429,30 @@ const polling = (config: Config, state: Extract<State, { _tag: "Polling" }>, inp
   }
 }
 
+/** Asks again, at once or after a rest. */
+const committed = (
+  config: Config,
+  state: Extract<State, { _tag: "Committing" }>,
+  input: Extract<Input, { _tag: "Committed" }>
+): Step => {
+  const loop = { ...grown(config, state.loop), answered: state.asked }
+  const millis = SupervisionPolicy.restMillis(config.sync, loop.hasty, input.random)
+  if (millis === undefined) return poll(config, loop, input.nowMillis)
+  return [
+    {
+      _tag: "BackingOff",
+      loop,
+      failure: SupervisionPolicy.hastyFailure,
+      untilMillis: input.nowMillis + millis
+    },
+    [{ _tag: "Wait", millis }]
+  ]
+}
+
 const committing = (config: Config, state: Extract<State, { _tag: "Committing" }>, input: Input): Step => {
   switch (input._tag) {
     case "Committed":
-      return poll(config, { ...grown(config, state.loop), answered: state.asked }, input.nowMillis)
+      return committed(config, state, input)
     case "CommitFailed":
       // Nothing of the response is durable: the same position is sent again, and the homeserver says the same again.
       return failed(config, { ...state.before, view: state.loop.view }, input)

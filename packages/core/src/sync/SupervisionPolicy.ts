@@ -124,6 +124,45 @@ const rateLimitMillis = (limits: Limits, failure: Failure, attempt: number, rand
   return Math.round(asked + limits.backoffMinMillis * random)
 }
 
+/** What counts as answered at once, in milliseconds, if a long poll is longer than twice that. */
+const AT_ONCE_MILLIS = 1_000
+/** Long polls in a row that may be answered at once with nothing: a homeserver also wakes for what it then doesn't tell. */
+const HASTY_ANSWERS = 5
+
+/** An answered request, as far as its haste matters. */
+export interface Answer {
+  /** How long the homeserver might have held the request open. */
+  readonly timeoutMillis: number
+  readonly tookMillis: number
+  /** Whether it brought nothing that could be used. */
+  readonly isEmpty: boolean
+}
+
+/**
+ * How many long polls in a row, this one included, were answered at once with nothing. Requests that don't wait count
+ * neither way.
+ *
+ * @param before how many there were before this one
+ */
+export const hasty = (before: number, { isEmpty, timeoutMillis, tookMillis }: Answer): number => {
+  if (timeoutMillis === 0) return before
+  return isEmpty && tookMillis < Math.min(AT_ONCE_MILLIS, timeoutMillis / 2) ? before + 1 : 0
+}
+
+/**
+ * How long to rest before the next long poll, in milliseconds, or `undefined` to go on at once: a homeserver that doesn't
+ * hold the line open, or a proxy that strips the timeout, would otherwise be asked in a hot loop.
+ */
+export const restMillis = (limits: Limits, hastyAnswers: number, random: number): number | undefined =>
+  hastyAnswers <= HASTY_ANSWERS ? undefined : backoffMillis(limits, hastyAnswers - HASTY_ANSWERS - 1, random)
+
+/** What a loop's state shows while it rests. */
+export const hastyFailure: Failure = {
+  class: "server",
+  message:
+    "sync: the homeserver answers long polls at once with nothing new, so it is asked less often; it, or a proxy before it, may ignore the request's timeout."
+}
+
 /** How often a request is rejected before its position is given up. */
 const REJECTIONS = 3
 

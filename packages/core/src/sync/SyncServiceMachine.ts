@@ -111,6 +111,7 @@ export const extensionStatus = (state: ExtensionLoopMachine.State): LoopStatus =
     case "Sending":
       return state.answered ? { _tag: "Syncing", generation: state.fence.generation } : { _tag: "Loading" }
     case "BackingOff":
+    case "Resting":
       return { _tag: "BackingOff", failure: state.failure, untilMillis: state.untilMillis }
     case "Failed":
       return { _tag: "Failed", failure: state.failure }
