@@ -21,7 +21,7 @@ const status: Status = {
   pid: process.pid,
   role: "main",
   state: "running",
-  main: { state: "Running", pos: "p1" },
+  main: { state: "Loading", loaded: 20, total: 200 },
   lease: { holder: "main-1", isMine: true, generation: 7, waiters: ["standby-2"] },
   rooms: 200
 }

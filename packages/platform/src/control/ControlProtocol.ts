@@ -22,16 +22,6 @@ export const LoopStatus = Schema.Struct({
   /** Main loop while loading: rooms that are there, of all rooms. */
   loaded: Schema.optionalKey(Schema.Finite),
   total: Schema.optionalKey(Schema.Finite),
-  /** Position of the connection. */
-  pos: Schema.optionalKey(Schema.String),
-  /** Extension loop: what the homeserver may forget up to. */
-  since: Schema.optionalKey(Schema.String),
-  /** Responses committed since the process started. */
-  iterations: Schema.optionalKey(Schema.Finite),
-  /** Unix milliseconds of the last commit. */
-  lastCommitAtMillis: Schema.optionalKey(Schema.Finite),
-  /** Tries since the last success. */
-  failures: Schema.optionalKey(Schema.Finite),
   /** When it tries again, Unix milliseconds. */
   retryAtMillis: Schema.optionalKey(Schema.Finite),
   error: Schema.optionalKey(Schema.String)
