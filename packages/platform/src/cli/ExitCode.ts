@@ -5,7 +5,7 @@
  * standard output as well, so that a script needs to read one stream only.
  */
 import { Console, Effect, Predicate, Runtime, Schema } from "effect"
-import { CliError } from "effect/cli"
+import { CliError, CliOutput } from "effect/cli"
 import * as Printable from "../Printable.ts"
 
 /** Exit codes, as `twinloop --help` and the README list them. */
@@ -19,7 +19,7 @@ export const exitCodes = {
   login: 3,
   /** The database can't be used. */
   database: 4,
-  /** The homeserver can't be reached, or doesn't offer what is needed. */
+  /** The homeserver can't be reached, lacks sliding sync, or its port is taken. */
   homeserver: 5,
   /** No twinloop process runs on the database. */
   notRunning: 6,
@@ -72,19 +72,44 @@ const messageOf = (error: unknown): string =>
     ? error.message
     : String(error)
 
+/** Whether the command line shows help because it was used wrongly, and not because somebody asked for it. */
+const isMisuse = (error: CliError.CliError): boolean => error._tag !== "ShowHelp" || error.errors.length > 0
+
+const printJson = (error: string, exitCode: number): Effect.Effect<void> =>
+  Console.log(JSON.stringify({ ok: false, error, exitCode }))
+
+const reportUsage = Effect.fnUntraced(function* (json: boolean, error: CliError.CliError) {
+  const details = error._tag === "ShowHelp" ? error.errors.map(({ message }) => message).join("; ") : ""
+  const message = details === "" ? error.message : details
+  const exitCode = isMisuse(error) ? exitCodes.usage : exitCodes.ok
+  if (json && isMisuse(error)) yield* printJson(message, exitCode)
+  return yield* new CommandFailed({ message, exitCode })
+})
+
+/**
+ * Shows help where it was asked for on standard output, and with an error on standard error, as all about an error.
+ * Standard output belongs to the result, above all to JSON.
+ */
+export const presenter: CliOutput.Presenter = {
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.updateService(CliOutput.defaultPresenter.present(event), Console.Console, (console) => ({
+          ...console,
+          log: (...words: ReadonlyArray<unknown>) => console.error(...words),
+          error: (...words: ReadonlyArray<unknown>) => console.error(...words)
+        }))
+      : CliOutput.defaultPresenter.present(event)
+}
+
 /** Says what went wrong, and fails with the exit code. Usage errors have been shown by the command line itself. */
 export const report =
   (json: boolean) =>
   (error: unknown): Effect.Effect<never, CommandFailed> =>
     Effect.gen(function* () {
-      if (CliError.isCliError(error)) {
-        const exitCode = error._tag === "ShowHelp" && error.errors.length === 0 ? exitCodes.ok : exitCodes.usage
-        return yield* new CommandFailed({ message: error.message, exitCode })
-      }
+      if (CliError.isCliError(error)) return yield* reportUsage(json, error)
       const failed = new CommandFailed({ message: messageOf(error), exitCode: of(error) })
       yield* Console.error(`twinloop: ${Printable.lines(failed.message)}`)
       const isPrinted = error instanceof CommandFailed && error.printed === true
-      if (json && !isPrinted)
-        yield* Console.log(JSON.stringify({ ok: false, error: failed.message, exitCode: failed.exitCode }))
+      if (json && !isPrinted) yield* printJson(failed.message, failed.exitCode)
       return yield* failed
     })

@@ -2,7 +2,7 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Logger } from "effect"
-import { Command } from "effect/cli"
+import { CliOutput, Command } from "effect/cli"
 import * as BrokenPipe from "./BrokenPipe.ts"
 import { devCommand } from "./DevCommand.ts"
 import * as ExitCode from "./ExitCode.ts"
@@ -13,8 +13,8 @@ import { runCommand } from "./RunCommand.ts"
 
 const exitCodes = [
   "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not logged in or login refused; 4 the database can't be used;",
-  "5 the homeserver can't be reached or lacks sliding sync; 6 no process runs on the database; 7 the story found a loss,",
-  "a duplicate or a delay; 130 and 143 ended at once by a second SIGINT or SIGTERM."
+  "5 the homeserver can't be reached, lacks sliding sync, or its port is taken; 6 no process runs on the database;",
+  "7 the story found a loss, a duplicate or a delay; 130 and 143 ended at once by a second SIGINT or SIGTERM."
 ].join("\n")
 
 const twinloop = Command.make("twinloop").pipe(
@@ -47,6 +47,7 @@ const json = process.argv.includes("--json")
 Command.run(twinloop, { version: "0.1.0" }).pipe(
   Effect.catch(ExitCode.report(json)),
   Effect.provide(NodeServices.layer),
+  Effect.provideService(CliOutput.Presenter, ExitCode.presenter),
   // Standard output belongs to the result, above all to JSON.
   Effect.provideService(Logger.LogToStderr, true),
   NodeRuntime.runMain
