@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { DatabaseSync } from "node:sqlite"
@@ -14,7 +14,7 @@ const flagsOf = {
   dev: ["--homeserver", "--rooms", "--keep", "--json"],
   homeserver: ["--port", "--user", "--no-user", "--rooms", "--with-parent", "--json"],
   login: ["--user", "--by", "--database", "--json"],
-  run: ["--database", "--role", "--deadline", "--with-parent", "--json"],
+  run: ["--database", "--role", "--deadline", "--with-parent", "--exit-on-terminal", "--json"],
   status: ["--database", "--pid", "--json"],
   lease: ["--database", "--pid", "--json"],
   suspend: ["--database", "--pid", "--deadline", "--json"],
@@ -91,16 +91,22 @@ describe("twinloop", () => {
         [["homeserver", "--port", "0", "--user", "Not a name"], "lower-case"],
         [["homeserver", "--port", "0", "--user", "alice", "--no-user"], "contradict"],
         [["suspend", "--deadline", "soon"], "--deadline"],
+        [["suspend", "--deadline", "-5"], "--deadline"],
+        [["dev", "--rooms", "-3"], "between 1 and 10000"],
         [["frobnicate"], "frobnicate"],
         [["login"], "homeserver"],
         [["login", "http://127.0.0.1:1", "--by", "magic"], "access-token"]
       ]
       yield* forEach(wrong, ([args, hint]) =>
-        Effect.map(twinloop(args), ({ code, err }) => {
-          assert.strictEqual(code, 2, args.join(" "))
+        Effect.map(twinloop(args), ({ code, err, out }) => {
+          assert.deepStrictEqual([code, out], [2, ""], args.join(" "))
           assert.include(err, hint, args.join(" "))
         })
       )
+      const asJson = yield* twinloop(["status", "--jsn", "--json"])
+      assert.include(assertFailure(asJson, 2), "--jsn")
+      const noPassword = yield* twinloop(["login", "http://127.0.0.1:1", "--user", "alice", "--json"])
+      assert.include(assertFailure(noPassword, 2), "No password came on standard input")
     })
   )
 
@@ -123,8 +129,16 @@ describe("twinloop", () => {
   it.live("ends with 3 when nobody is logged in", () =>
     Effect.gen(function* () {
       const database = yield* TemporaryDatabase.make
-      const error = assertFailure(yield* twinloop(["run", "--json", "--database", database]), 3)
-      assert.include(error, "twinloop login")
+      const command = `twinloop login HOMESERVER --user NAME --database ${database}`
+      const missing = assertFailure(yield* twinloop(["run", "--json", "--database", database]), 3)
+      assert.include(missing, `There is no database ${database}`)
+      assert.include(missing, command)
+      assert.isFalse(existsSync(database))
+      // An empty file is an empty database.
+      writeFileSync(database, "")
+      const empty = assertFailure(yield* twinloop(["run", "--json", "--database", database]), 3)
+      assert.include(empty, `${database} holds no login`)
+      assert.include(empty, command)
     })
   )
 
@@ -137,7 +151,8 @@ describe("twinloop", () => {
       const content = "These are the notes of somebody, and no database.\n".repeat(100)
       writeFileSync(text, content)
       for (const file of [directory, text, `${database}-missing/below/a.db`]) {
-        const error = assertFailure(yield* twinloop(["run", "--json", "--database", file]), 4)
+        const isThere = file !== `${database}-missing/below/a.db`
+        const error = assertFailure(yield* twinloop(["run", "--json", "--database", file]), isThere ? 4 : 3)
         assert.include(error, file)
         const login = ["login", "http://127.0.0.1:1", "--user", "alice", "--json", "--database", file]
         assert.include(assertFailure(yield* twinloop(login, PASSWORD), 4), file)

@@ -1,5 +1,5 @@
 /** `twinloop dev`: plays the story, which is also what `npm start` does. */
-import { Console, Effect, FileSystem, Path } from "effect"
+import { Console, Effect, FileSystem, Path, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Report from "../story/Report.ts"
 import * as Story from "../story/Story.ts"
@@ -32,7 +32,13 @@ export const devCommand = Command.make(
       Flag.withDescription("The embedded homeserver, or a real Synapse (needs Python 3.10; made on first use)"),
       Flag.withDefault("dev" as const)
     ),
-    rooms: Flag.Int("rooms").pipe(Flag.withDescription("Rooms at the start"), Flag.withDefault(200)),
+    rooms: Flag.Int("rooms").pipe(
+      Flag.withDescription("Rooms at the start, 1 to 10000. Default: 200"),
+      Flag.withSchema(
+        Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }, { message: "between 1 and 10000" }))
+      ),
+      Flag.withDefault(200)
+    ),
     keep: Flag.Boolean("keep").pipe(Flag.withDescription("Keep everything up afterwards"), Flag.withDefault(false)),
     json: Flags.json
   },

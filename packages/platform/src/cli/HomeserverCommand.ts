@@ -92,7 +92,7 @@ export const homeserverCommand = Command.make(
       Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: MAX_ROOMS }))),
       Flag.withDefault(5)
     ),
-    withParent: Flags.withParent,
+    withParent: Flags.withParent(),
     json: Flags.json
   },
   ({ port, ...input }) =>

@@ -18,8 +18,17 @@ const readAll = Effect.promise(async () => {
 })
 
 /** A secret from standard input, or asked for on a terminal: never from the command line, which every user of the host can read. */
-const secret = (message: string) =>
-  process.stdin.isTTY ? Prompt.run(Prompt.Password({ message })) : Effect.map(readAll, (text) => Redacted.make(text))
+const secret = (what: string, message = what) =>
+  process.stdin.isTTY
+    ? Prompt.run(Prompt.Password({ message }))
+    : Effect.flatMap(readAll, (text) =>
+        text === ""
+          ? new CommandFailed({
+              message: `No ${what.toLowerCase()} came on standard input.`,
+              exitCode: exitCodes.usage
+            })
+          : Effect.succeed(Redacted.make(text))
+      )
 
 /** The device of this user to which the database belongs, to be the same one again. */
 const knownDevice = Effect.fnUntraced(function* (user: string) {
@@ -49,7 +58,7 @@ const logIn = Effect.fnUntraced(function* (options: {
   }
   const user = options.user.value
   const deviceId = yield* knownDevice(user)
-  const password = yield* secret(`Password of ${user}`)
+  const password = yield* secret("Password", `Password of ${user}`)
   return yield* Login.byPassword({
     homeserver,
     user,

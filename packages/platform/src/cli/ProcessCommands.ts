@@ -1,5 +1,5 @@
 /** `twinloop status`, `lease`, `suspend`, `resume` and `stop`: what an operator asks of the running processes of an account. */
-import { Effect, Option, Result } from "effect"
+import { Effect, FileSystem, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlClient from "../control/ControlClient.ts"
 import type { LeaseStatus, StopReport, Status } from "../control/ControlProtocol.ts"
@@ -32,6 +32,16 @@ interface Told<A> {
 const json = <A extends object>({ answer, pid }: Told<A>): object =>
   Result.isSuccess(answer) ? { ...answer.success, pid } : { pid, error: answer.failure.message }
 
+/** Of a mistyped database nothing runs, either; that it isn't there is the better explanation. */
+const explainMissing = Effect.fnUntraced(function* (database: string, error: ControlClient.ControlError) {
+  const fs = yield* FileSystem.FileSystem
+  if (yield* Effect.orElseSucceed(fs.exists(database), () => true)) return yield* error
+  return yield* new CommandFailed({
+    message: `There is no database ${database}, so no twinloop process is running on it. Check the name, or log in and start one with twinloop run.`,
+    exitCode: ExitCode.of(error)
+  })
+})
+
 /**
  * Asks every process that is meant, one after the other, and prints what each says; with `--json` as an array. One that does
  * not answer keeps no other from being asked; the command fails for it afterwards.
@@ -42,7 +52,9 @@ const askAll = <A extends object>(
   text: (pid: number, answer: A) => ReadonlyArray<string>
 ) =>
   Effect.gen(function* () {
-    const targets = yield* ControlClient.find(input.database, Option.getOrUndefined(input.pid))
+    const targets = yield* ControlClient.find(input.database, Option.getOrUndefined(input.pid)).pipe(
+      Effect.catchTag("ControlError", (error) => explainMissing(input.database, error))
+    )
     const told: Array<Told<A>> = []
     for (const target of targets) {
       const asked = Effect.scoped(Effect.flatMap(ControlClient.connect(target), ask))

@@ -1,12 +1,13 @@
 /** `twinloop run`: follows an account until stopped, and prints what happens. */
 import { Inbox, SyncService } from "@twinloop/actors"
 import { RoomList, type SyncStore } from "@twinloop/core"
-import { Clock, Console, Deferred, Effect, Layer, Schedule, Schema, Stream } from "effect"
+import { Clock, Console, Deferred, Effect, FileSystem, Layer, Ref, Schedule, Schema, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlServer from "../control/ControlServer.ts"
 import * as Lifecycle from "../lifecycle/Lifecycle.ts"
 import * as Twinloop from "../Twinloop.ts"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
+import { CommandFailed, exitCodes } from "./ExitCode.ts"
 import * as Flags from "./Flags.ts"
 import * as MonotonicClock from "./MonotonicClock.ts"
 import * as Parent from "./Parent.ts"
@@ -24,13 +25,24 @@ const ANSWER_MILLIS = 50
 type Unstamped = RunEvent extends infer E ? (E extends RunEvent ? Omit<E, "atMillis"> : never) : never
 type Print = (event: Unstamped) => Effect.Effect<void>
 
-const printer =
-  (json: boolean): Print =>
-  (event) =>
-    Effect.flatMap(MonotonicClock.nowMillis, (atMillis) => {
-      const stamped = { ...event, atMillis } as RunEvent
-      return Console.log(json ? JSON.stringify(stamped) : RunText.line(stamped))
+/** Everything as JSON; for people only what says something new. */
+const printer = Effect.fnUntraced(function* (json: boolean): Effect.fn.Return<Print> {
+  const printed = yield* Ref.make(RunText.nothingPrinted)
+  const lineOf = (event: RunEvent): Effect.Effect<string | undefined> => {
+    if (json) return Effect.succeed(JSON.stringify(event))
+    if (event.event !== "state") return Effect.succeed(RunText.line(event))
+    return Ref.modify(printed, (before) => {
+      const [after, line] = RunText.stateLine(before, event)
+      return [line, after]
     })
+  }
+  return (event) =>
+    Effect.flatMap(MonotonicClock.nowMillis, (atMillis) =>
+      Effect.flatMap(lineOf({ ...event, atMillis } as RunEvent), (line) =>
+        line === undefined ? Effect.void : Console.log(line)
+      )
+    )
+})
 
 const printStates = (print: Print) =>
   Effect.flatMap(SyncService.SyncService, (service) =>
@@ -92,19 +104,19 @@ export const follow = Effect.fnUntraced(function* (input: {
   readonly deadline: number
   readonly role: string
   readonly withParent: boolean
+  readonly exitOnTerminal?: boolean
 }) {
-  const print = printer(input.json)
+  const print = yield* printer(input.json)
   const service = yield* SyncService.SyncService
   const startedAtMillis = yield* Clock.currentTimeMillis
   const stopped = yield* Deferred.make<void>()
   const { deadline } = input
   const suspend = (by: string, deadline: number) => quietOf(print, "suspend")(service.suspend({ by, deadline }))
-  const stop = Effect.tap(quietOf(print, "stop")(service.stop({ deadline })), () =>
-    Deferred.succeed(stopped, undefined)
-  )
+  const endLoops = quietOf(print, "stop")(service.stop({ deadline }))
+  const stop = Effect.tap(endLoops, () => Deferred.succeed(stopped, undefined))
   const services = yield* Effect.context<Twinloop.Twinloop>()
   // The answer must have left before the socket closes under it.
-  const stopSoon = Effect.tap(quietOf(print, "stop")(service.stop({ deadline })), () =>
+  const stopSoon = Effect.tap(endLoops, () =>
     Effect.forkDetach(Effect.delay(Deferred.succeed(stopped, undefined), ANSWER_MILLIS))
   )
   const control = ControlServer.layer({
@@ -129,28 +141,89 @@ export const follow = Effect.fnUntraced(function* (input: {
   )
   yield* Layer.build(control)
   yield* service.start
-  yield* Deferred.await(stopped)
+  const ended = Deferred.await(stopped)
+  yield* input.exitOnTerminal === true ? Effect.raceFirst(ended, failWhenTerminal(endLoops)) : ended
 }, Effect.scoped)
+
+/** What the process ends with when a loop gave up, by the class of the failure. */
+const terminalCodes: { readonly [failureClass: string]: number } = {
+  auth: exitCodes.login,
+  storeTerminal: exitCodes.database,
+  unsupported: exitCodes.homeserver
+}
+
+/** Stops in order once nothing that the process can do helps, and fails with the reason. */
+const failWhenTerminal = Effect.fnUntraced(function* <A>(endLoops: Effect.Effect<A>) {
+  const service = yield* SyncService.SyncService
+  const terminal = yield* service.changes.pipe(
+    Stream.filter((state) => state._tag === "Terminal"),
+    Stream.runHead,
+    Effect.flatMap(Effect.fromOption),
+    // The stream of states ends only with the service.
+    Effect.orDie
+  )
+  const { failure, loop } = terminal
+  yield* endLoops
+  return yield* new CommandFailed({
+    message: `The ${loop} loop has given up: ${failure.message}`,
+    exitCode: terminalCodes[failure.class] ?? exitCodes.failed
+  })
+})
+
+/** The database that `run` follows must be there: a mistyped name makes no new one. */
+const requireDatabase = Effect.fnUntraced(function* (database: string) {
+  const fs = yield* FileSystem.FileSystem
+  // A path that can't be looked at is explained when it is opened.
+  if (yield* Effect.orElseSucceed(fs.exists(database), () => true)) return
+  return yield* new CommandFailed({
+    message: `There is no database ${database}, so nobody is logged in there. ${howToLogIn(database)}`,
+    exitCode: exitCodes.login
+  })
+})
+
+const howToLogIn = (database: string): string =>
+  `Check the name, or log in: twinloop login HOMESERVER --user NAME --database ${database}`
+
+const sayWhere = (database: string) => () =>
+  Effect.fail(
+    new CommandFailed({
+      message: `Nobody is logged in here: ${database} holds no login. ${howToLogIn(database)}`,
+      exitCode: exitCodes.login
+    })
+  )
 
 export const runCommand = Command.make(
   "run",
   {
     database: Flags.database,
     role: Flag.String("role").pipe(
-      Flag.withDescription("What this process is among those of the account; each needs a role of its own"),
+      Flag.withDescription(
+        "What this process is among those of the account; each needs a role of its own. Default: main"
+      ),
       Flag.withSchema(
         Schema.String.check(Schema.isPattern(/^[a-z0-9-]{1,8}$/i, { message: "1 to 8 letters, digits or dashes" }))
       ),
       Flag.withDefault("main")
     ),
     deadline: Flags.deadline,
-    withParent: Flags.withParent,
+    withParent: Flags.withParent("; takes lines `window START END` from it: the rooms on the screen"),
+    exitOnTerminal: Flag.Boolean("exit-on-terminal").pipe(
+      Flag.withDescription("End when it can't go on by itself: 3 logged out, 4 the database, 5 no sliding sync"),
+      Flag.withDefault(false)
+    ),
     json: Flags.json
   },
   (input) =>
-    follow(input).pipe(
-      Effect.provide(
-        Layer.merge(Twinloop.layer({ database: input.database, config: { role: input.role } }), Lifecycle.layerSignals)
+    Effect.andThen(
+      requireDatabase(input.database),
+      follow(input).pipe(
+        Effect.provide(
+          Layer.merge(
+            Twinloop.layer({ database: input.database, config: { role: input.role } }),
+            Lifecycle.layerSignals
+          )
+        ),
+        Effect.catchTag("NotLoggedIn", sayWhere(input.database))
       )
     )
 ).pipe(

@@ -2,7 +2,8 @@
 import * as Printable from "../Printable.ts"
 import type { RunEvent } from "./RunEvent.ts"
 
-type Status = Extract<RunEvent, { event: "state" }>["main"]
+type StateEvent = Extract<RunEvent, { event: "state" }>
+type Status = StateEvent["main"]
 
 const loop = (status: Status): string => {
   switch (status._tag) {
@@ -25,13 +26,46 @@ const loop = (status: Status): string => {
   }
 }
 
+const states = (event: StateEvent): string => {
+  const [main, extension] = [loop(event.main), loop(event.extension)]
+  const loops = main === extension ? `both loops: ${main}` : `main: ${main}; extension: ${extension}`
+  return `${event.state.toLowerCase()}  ${loops}`
+}
+
+/** What has been printed of the service's states. */
+export interface Printed {
+  readonly line: string
+  /** Why it is offline, as far as that has been said since it is. */
+  readonly reasons: ReadonlyArray<string>
+}
+
+export const nothingPrinted: Printed = { line: "", reasons: [] }
+
+const reasonsOf = ({ extension, main }: StateEvent): ReadonlyArray<string> =>
+  [main, extension].flatMap((status) => (status._tag === "BackingOff" ? [status.failure.message] : []))
+
+/**
+ * The line for a state, or none when it says nothing new: the same words again, or, while the service is offline, another
+ * try that fails for a reason that has been told.
+ */
+export const stateLine = (
+  printed: Printed,
+  event: StateEvent
+): readonly [printed: Printed, line: string | undefined] => {
+  const text = line(event)
+  if (event.state !== "Offline") return [{ line: text, reasons: [] }, text === printed.line ? undefined : text]
+  const reasons = new Set([...printed.reasons, ...reasonsOf(event)])
+  const isOld = printed.reasons.length > 0 && reasons.size === printed.reasons.length
+  return [{ line: text, reasons: [...reasons] }, isOld ? undefined : text]
+}
+
 /** One line for an event, whatever words of others are in it. */
 export const line = (event: RunEvent): string => Printable.line(words(event))
 
 const words = (event: RunEvent): string => {
   switch (event.event) {
     case "state":
-      return `${event.state.toLowerCase()}  main: ${loop(event.main)}; extension: ${loop(event.extension)}`
+      return states(event)
     case "rooms":
       return `rooms: ${event.rooms}`
     case "inbox":

@@ -1,0 +1,68 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { RunEvent } from "../src/cli/RunEvent.ts"
+import * as RunText from "../src/cli/RunText.ts"
+
+type State = Extract<RunEvent, { event: "state" }>
+type Loop = State["main"]
+
+const syncing: Loop = { _tag: "Syncing" }
+const loading: Loop = { _tag: "Loading" }
+const failing = (message: string, untilMillis: number): Loop => ({
+  _tag: "BackingOff",
+  failure: { class: "network", message },
+  untilMillis
+})
+
+const state = (state: State["state"], main: Loop, extension: Loop): State => ({
+  event: "state",
+  atMillis: 0,
+  state,
+  main,
+  extension
+})
+
+/** The lines that are printed for states, in order. */
+const linesOf = (states: ReadonlyArray<State>): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  let printed = RunText.nothingPrinted
+  for (const event of states) {
+    const [next, line] = RunText.stateLine(printed, event)
+    printed = next
+    if (line !== undefined) lines.push(line)
+  }
+  return lines
+}
+
+const refused = "GET /versions at http://hs got no answer (ECONNREFUSED)."
+
+describe("RunText", () => {
+  it("prints a state once, whatever the time of the next try is", () => {
+    const states = [1, 2, 3].map((until) => state("Running", failing(refused, until), syncing))
+    assert.deepStrictEqual(linesOf(states), [`running  main: trying again: ${refused}; extension: in sync`])
+  })
+
+  it("prints what both loops say once", () => {
+    assert.deepStrictEqual(linesOf([state("Offline", failing(refused, 1), failing(refused, 2))]), [
+      `offline  both loops: trying again: ${refused}`
+    ])
+  })
+
+  it("doesn't flood while it is offline, says a new reason, and what comes afterwards", () => {
+    const tries = Array.from({ length: 50 }, (_, index) => [
+      state("Offline", failing(refused, index), failing(refused, index)),
+      state("Offline", loading, failing(refused, index)),
+      state("Offline", loading, loading)
+    ]).flat()
+    const unknown = "the host name is not known"
+    const back = state("Running", syncing, syncing)
+    assert.deepStrictEqual(
+      linesOf([...tries, state("Offline", failing(unknown, 1), loading), ...tries, back, ...tries]),
+      [
+        `offline  both loops: trying again: ${refused}`,
+        `offline  main: trying again: ${unknown}; extension: loading`,
+        "running  both loops: in sync",
+        `offline  both loops: trying again: ${refused}`
+      ]
+    )
+  })
+})
