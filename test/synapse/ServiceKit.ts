@@ -144,11 +144,7 @@ export interface Running {
 }
 
 /** The first value of a stream that is as wanted. */
-export const first = Effect.fnUntraced(function* <A>(
-  stream: Stream.Stream<A>,
-  what: string,
-  isWanted: (value: A) => boolean
-) {
+const first = Effect.fnUntraced(function* <A>(stream: Stream.Stream<A>, what: string, isWanted: (value: A) => boolean) {
   let last: unknown = "nothing"
   const seen = Stream.tap(stream, (value) => Effect.sync(() => (last = value)))
   const found = yield* Effect.timeoutOption(Stream.runHead(Stream.filter(seen, isWanted)), limit)

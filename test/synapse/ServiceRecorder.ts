@@ -8,8 +8,8 @@
 import { Inbox, SyncService } from "@twinloop/actors"
 import { Homeserver, PassThroughCrypto, RoomList, type SlidingSync, type SyncConfig } from "@twinloop/core"
 import { HttpHomeserver, Twinloop } from "@twinloop/platform"
-import { Effect, Layer, Ref, Stream, SubscriptionRef } from "effect"
-import { HttpClient, type HttpClientRequest } from "effect/http"
+import { Clock, Effect, Layer, Ref } from "effect"
+import { HttpClient, type HttpClientRequest, type HttpClientResponse } from "effect/http"
 import * as Kit from "./ServiceKit.ts"
 
 /** A sync that was answered. */
@@ -18,15 +18,16 @@ export interface Answered {
   readonly response: SlidingSync.SyncResponse
 }
 
-/** A renewal of the access token: the refresh token that was sent, and the status of the answer. */
+/** A renewal of the access token: when it was asked for, the refresh token that was sent, and the status of the answer. */
 export interface Renewal {
+  readonly askedAtMillis: number
   readonly refreshToken: string
   readonly status: number
 }
 
 interface Records {
   readonly syncs: Ref.Ref<ReadonlyArray<Answered>>
-  readonly renewals: SubscriptionRef.SubscriptionRef<ReadonlyArray<Renewal>>
+  readonly renewals: Ref.Ref<ReadonlyArray<Renewal>>
 }
 
 /** A service under observation. */
@@ -37,8 +38,6 @@ export interface Recording {
     readonly main: Effect.Effect<ReadonlyArray<Answered>>
     /** The renewals that were answered, in order. */
     readonly renewals: Effect.Effect<ReadonlyArray<Renewal>>
-    /** The same, as they come. */
-    readonly renewalChanges: Stream.Stream<ReadonlyArray<Renewal>>
   }
 }
 
@@ -56,19 +55,24 @@ const observed = (records: Records, homeserver: Homeserver.Homeserver["Service"]
 const refreshTokenOf = ({ body }: HttpClientRequest.HttpClientRequest): string =>
   body._tag === "Uint8Array" ? String(JSON.parse(new TextDecoder().decode(body.body)).refresh_token) : body._tag
 
+const renewal = Effect.fnUntraced(function* <E, R>(
+  records: Records,
+  request: HttpClientRequest.HttpClientRequest,
+  answer: Effect.Effect<HttpClientResponse.HttpClientResponse, E, R>
+) {
+  const askedAtMillis = yield* Clock.currentTimeMillis
+  const response = yield* answer
+  const made: Renewal = { askedAtMillis, refreshToken: refreshTokenOf(request), status: response.status }
+  yield* Ref.update(records.renewals, (before) => [...before, made])
+  return response
+})
+
 const observedHttp = (records: Records) =>
   Layer.effect(
     HttpClient.HttpClient,
     Effect.map(HttpClient.HttpClient, (client) =>
-      HttpClient.transform(client, (effect, request) =>
-        request.url.endsWith("/refresh")
-          ? Effect.tap(effect, ({ status }) =>
-              SubscriptionRef.update(records.renewals, (before) => [
-                ...before,
-                { refreshToken: refreshTokenOf(request), status }
-              ])
-            )
-          : effect
+      HttpClient.transform(client, (answer, request) =>
+        request.url.endsWith("/refresh") ? renewal(records, request, answer) : answer
       )
     )
   )
@@ -93,7 +97,7 @@ export const run = Effect.fnUntraced(function* (
 ) {
   const records: Records = {
     syncs: yield* Ref.make<ReadonlyArray<Answered>>([]),
-    renewals: yield* SubscriptionRef.make<ReadonlyArray<Renewal>>([])
+    renewals: yield* Ref.make<ReadonlyArray<Renewal>>([])
   }
   const context = yield* Effect.orDie(Layer.build(layerObserved(records, { database, config })))
   const running = Kit.runningOf(context, config)
@@ -103,16 +107,15 @@ export const run = Effect.fnUntraced(function* (
     running,
     recorded: {
       main: Effect.map(Ref.get(records.syncs), (syncs) => syncs.filter(hasRooms)),
-      renewals: SubscriptionRef.get(records.renewals),
-      renewalChanges: SubscriptionRef.changes(records.renewals)
+      renewals: Ref.get(records.renewals)
     }
   }
   return recording
 })
 
-/** Waits until services that share a login have renewed its token so often, whichever of them did. */
-export const untilRenewals = (recordings: ReadonlyArray<Recording>, count: number) => {
-  const counts = recordings.map(({ recorded }) => Stream.map(recorded.renewalChanges, (renewals) => renewals.length))
-  const total = Stream.zipLatestAll(...counts).pipe(Stream.map((all) => all.reduce((sum, each) => sum + each, 0)))
-  return Kit.first(total, `${count} renewals`, (sum) => sum >= count)
-}
+/** The renewals of services that share a login, whichever of them made them, in the order in which they were asked for. */
+export const renewalsOf = (recordings: ReadonlyArray<Recording>): Effect.Effect<ReadonlyArray<Renewal>> =>
+  Effect.map(
+    Effect.forEach(recordings, ({ recorded }) => recorded.renewals),
+    (all) => all.flat().sort((one, other) => one.askedAtMillis - other.askedAtMillis)
+  )

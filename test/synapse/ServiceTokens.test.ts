@@ -4,7 +4,7 @@
  */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
-import type { SyncServiceMachine } from "@twinloop/core"
+import { SyncConfig, type SyncServiceMachine } from "@twinloop/core"
 import { Login } from "@twinloop/platform"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import { FetchHttpClient } from "effect/http"
@@ -14,6 +14,9 @@ import * as Recorder from "./ServiceRecorder.ts"
 
 /** Short polls, so that tokens end between two of them and not only on their way. */
 const config = { pollTimeoutMillis: 1_000 }
+
+/** How long an access token lives. */
+const LIFE_MILLIS = 4_000
 
 /** Logs in by password as an application does, with tokens that can be renewed; as the same device again if it is named. */
 const passwordLogin = Effect.fnUntraced(function* ({ session, userId }: Kit.Person, deviceId?: string) {
@@ -57,7 +60,7 @@ const untilLoggedOut = Effect.fnUntraced(function* ({ running }: Recorder.Record
 })
 
 describe("the service's tokens on Synapse", () => {
-  const config = { refreshable_access_token_lifetime: "4s" }
+  const config = { refreshable_access_token_lifetime: LIFE_MILLIS }
   const synapse = Layer.provideMerge(Synapse.layer({ config }), NodeServices.layer)
 
   layer(synapse, { excludeTestServices: true, timeout: "10 minutes" })((it) => {
@@ -68,8 +71,8 @@ describe("the service's tokens on Synapse", () => {
         const inbox = yield* Kit.inboxOf(main.running)
         const states = Stream.merge(main.running.service.changes, standby.running.service.changes)
         const terminal = yield* Effect.forkScoped(Stream.runHead(Stream.filter(states, isTerminal)))
-        for (const round of [1, 2, 3, 4]) {
-          yield* Recorder.untilRenewals(services, round)
+        // Both services are woken by every message, so that both find the token ended at the same moment.
+        for (let round = 1; (yield* Recorder.renewalsOf(services)).length < 4; round++) {
           const eventId = yield* Kit.say(bert, roomId, `round ${round}`)
           yield* Kit.sendToDevice(bert, me, "com.example.round", { round })
           yield* Effect.forEach(services, ({ running }) =>
@@ -77,10 +80,17 @@ describe("the service's tokens on Synapse", () => {
           )
           assert.deepStrictEqual((yield* inbox.take).event.content, { round })
         }
-        const renewals = (yield* Effect.forEach(services, ({ recorded }) => recorded.renewals)).flat()
+        const renewals = yield* Recorder.renewalsOf(services)
         assert.isTrue(renewals.every(({ status }) => status === 200))
         const used = renewals.map(({ refreshToken }) => refreshToken)
         assert.strictEqual(new Set(used).size, used.length)
+        // A second renewal of the same token would follow the first one at once, and not when the new token ends. Half of
+        // that time is enough to tell, and leaves room for a slow machine.
+        const leastMillis = (LIFE_MILLIS - SyncConfig.defaults.tokenRenewAheadMillis) / 2
+        for (const [index, { askedAtMillis }] of renewals.entries()) {
+          const before = renewals[index - 1]?.askedAtMillis ?? Number.NEGATIVE_INFINITY
+          assert.isAtLeast(askedAtMillis - before, leastMillis)
+        }
         assert.isUndefined(terminal.pollUnsafe())
       })
     )
