@@ -229,10 +229,14 @@ describe("SlidingSyncWire responses", () => {
   })
 
   it("I2: does not use to-device events that can't be acknowledged", () => {
-    const section = { events: [{ type: "m.x", sender: "@a:x", content: {} }] }
-    const { extensions, quarantined } = decoded({ pos: "1", extensions: { to_device: section } })
-    assert.isUndefined(extensions.toDevice)
-    assert.deepStrictEqual(quarantined[0]?.raw, section)
+    // An empty token would be refused when it is sent, for good.
+    for (const token of [{}, { next_batch: 7 }, { next_batch: "" }]) {
+      const section = { ...token, events: [{ type: "m.x", sender: "@a:x", content: {} }] }
+      const { extensions, quarantined } = decoded({ pos: "1", extensions: { to_device: section } })
+      assert.isUndefined(extensions.toDevice)
+      assert.deepStrictEqual(quarantined[0]?.raw, section)
+    }
+    assert.isTrue(Result.isFailure(Wire.decodeResponse({ pos: "" })))
   })
 
   it("fails only without a usable position", () => {

@@ -289,7 +289,7 @@ const decodeLists = (raw: unknown, report: Report): SyncResponse["lists"] =>
 
 const decodeToDevice = (raw: unknown, report: Report): ToDeviceBatch | undefined => {
   const section = members(raw, (reason, value) => report("extension", reason, value), "to_device")
-  if (typeof section.next_batch === "string") {
+  if (typeof section.next_batch === "string" && section.next_batch !== "") {
     return {
       nextBatch: section.next_batch,
       events: usable<MatrixEvent>(section.events, "to_device", whyNotEvent, (reason, event) =>
@@ -299,7 +299,7 @@ const decodeToDevice = (raw: unknown, report: Report): ToDeviceBatch | undefined
   }
   // Without a token the events can't be acknowledged, so they will come again: using them now would apply them twice.
   if (Object.keys(section).length > 0)
-    report("extension", `"to_device" has no "next_batch", so its events can't be acknowledged`, raw)
+    report("extension", `"to_device" has no usable "next_batch", so its events can't be acknowledged`, raw)
   return undefined
 }
 
@@ -396,7 +396,7 @@ const decodeExtensions = (raw: unknown, report: Report): ExtensionsResponse => {
   }
 }
 
-const decodeEnvelope = Schema.decodeUnknownResult(Schema.Struct({ pos: Schema.String }))
+const decodeEnvelope = Schema.decodeUnknownResult(Schema.Struct({ pos: Schema.NonEmptyString }))
 const knownMembers: ReadonlySet<string> = new Set(["pos", "lists", "rooms", "extensions"])
 
 /**

@@ -160,6 +160,13 @@ export const arbitraryText: Arbitrary.Arbitrary<string> = Arbitrary.schema(
   )
 )
 
+/** A position or a token, which is never empty. */
+const token = Arbitrary.schema(
+  Schema.NonEmptyString.check(
+    Schema.isMaxLength(12),
+    Schema.makeFilter((text: string) => text.isWellFormed())
+  )
+)
 const count = Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 })))
 const flag = Arbitrary.schema(Schema.Boolean)
 
@@ -266,7 +273,7 @@ export const arbitraryRoom: Arbitrary.Arbitrary<RoomUpdate> = Arbitrary.all({
 
 const arbitraryExtensions: Arbitrary.Arbitrary<ExtensionsResponse> = Arbitrary.all({
   told: partial<Required<Omit<ExtensionsResponse, "unknown">>>({
-    toDevice: Arbitrary.all({ nextBatch: arbitraryText, events: few(arbitraryEvent) }),
+    toDevice: Arbitrary.all({ nextBatch: token, events: few(arbitraryEvent) }),
     e2ee: Arbitrary.all({
       oneTimeKeysCount: record(count),
       unusedFallbackKeyTypes: few(arbitraryText),
@@ -285,7 +292,7 @@ const distinctRooms = (rooms: ReadonlyArray<RoomUpdate>): ReadonlyArray<RoomUpda
 
 /** A whole response. */
 export const arbitraryResponse: Arbitrary.Arbitrary<SyncResponse> = Arbitrary.all({
-  pos: arbitraryText,
+  pos: token,
   lists: record(Arbitrary.all({ count })),
   rooms: few(arbitraryRoom).pipe(Arbitrary.map(distinctRooms)),
   extensions: arbitraryExtensions,
