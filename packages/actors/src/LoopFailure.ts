@@ -7,20 +7,11 @@ import { SupervisionPolicy } from "@twinloop/core"
 import { Clock, Effect, Random } from "effect"
 import * as Metrics from "./Metrics.ts"
 
-/** What every failed input carries. */
-export interface Failed {
-  readonly failure: SupervisionPolicy.Failure
-  /** Unix milliseconds. */
-  readonly nowMillis: number
-  /** In [0, 1), for the jitter. */
-  readonly random: number
-}
-
 /** Classifies an error, and counts it as a failure of the loop. */
 export const of = Effect.fnUntraced(function* (
   loop: "main" | "extension",
   error: SupervisionPolicy.LoopError
-): Effect.fn.Return<Failed> {
+): Effect.fn.Return<SupervisionPolicy.Failed> {
   const failure = SupervisionPolicy.classify(error)
   yield* Metrics.failed(loop, failure)
   return { failure, nowMillis: yield* Clock.currentTimeMillis, random: yield* Random.next }

@@ -82,10 +82,14 @@ export class SyncService extends Context.Service<
     resume(options?: { readonly by?: string }): Effect.Effect<void>
     /**
      * Forgets the positions of both connections, so that everything is sent again; what is acknowledged stays so. The
-     * extension connection is left alone when another process owns the stream: it is that process's then.
+     * extension connection is left alone when another process owns the stream: it is that process's then; and when the own
+     * loop could not be ended within `SyncConfig.stopDeadlineMillis`.
      */
     readonly expireSessions: Effect.Effect<void, StoreError.StoreError>
-    /** The part of the room list that is on the screen, 0-based and inclusive, or `undefined` for none. */
+    /**
+     * The part of the room list that is on the screen, 0-based and inclusive, or `undefined` for none. Of a longer one the
+     * first `SyncConfig.windowBatch` rooms are asked for; an empty one is none.
+     */
     setWindow(window: SlidingSync.Range | undefined): Effect.Effect<void>
     /** The rooms that are open, instead of those before. */
     setSubscriptions(rooms: Iterable<SlidingSync.RoomId>): Effect.Effect<void, TooManySubscriptions>
@@ -136,7 +140,10 @@ const quieten = Effect.fnUntraced(function* (
   return report
 })
 
-/** Forgets both connections' positions; nothing of ours runs meanwhile. */
+/**
+ * Forgets both connections' positions. Nothing of ours runs meanwhile, unless a loop can't be ended in time: the commit of
+ * its last page is refused then, and the lease, which it still holds, is not to be had.
+ */
 const expireSessions = Effect.fnUntraced(
   function* (env: LoopRunner.Env, store: SyncStore.SyncStore["Service"], config: SyncConfig.SyncConfigShape) {
     yield* quieten(env, (intent) => SyncServiceMachine.suspend(intent, EXPIRE), config.stopDeadlineMillis)

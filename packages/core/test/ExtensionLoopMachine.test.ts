@@ -89,7 +89,15 @@ describe("ExtensionLoopMachine goes round", () => {
     const commands = [...machine.start(), ...machine.grant()]
     for (let steps = 0; steps < 10; steps++) commands.push(...machine.goOn())
     const round = ["ReadPosition", "Poll", "Apply", "SendOutgoing"] as const
-    assert.deepStrictEqual(tags(commands), ["TakeLock", "WatchLock", "Reload", "SendOutgoing", ...round, ...round, "ReadPosition"])
+    assert.deepStrictEqual(tags(commands), [
+      "TakeLock",
+      "WatchLock",
+      "Reload",
+      "SendOutgoing",
+      ...round,
+      ...round,
+      "ReadPosition"
+    ])
   })
 
   it("I5: reloads when memory may be outdated, and not otherwise", () => {

@@ -654,6 +654,41 @@ describe("MainLoopMachine and the view", () => {
     assert.deepStrictEqual([machine.request().pos, machine.request().timeoutMillis], ["1", 0])
   })
 
+  for (const [given, asked] of [
+    [
+      [3, 9],
+      [3, 9]
+    ],
+    [
+      [0.5, 9.2],
+      [0, 10]
+    ],
+    [
+      [-5, 9],
+      [0, 9]
+    ],
+    // What a scrolling list says of nothing, or while it is laid out.
+    [[0, -1], undefined],
+    [[9, 3], undefined],
+    [[0, Number.NaN], undefined],
+    [
+      [0, Number.POSITIVE_INFINITY],
+      [0, defaults.windowBatch - 1]
+    ],
+    // A page each of its own: the room list's batches bound those of the list, nothing else this one.
+    [
+      [50, 10_000],
+      [50, 50 + defaults.windowBatch - 1]
+    ]
+  ] as const) {
+    it(`I10: asks for ${asked === undefined ? "no window" : `the window ${asked}`} when the application looks at ${given}`, () => {
+      const machine = drive().run()
+      machine.look(view(1, { window: given }))
+      machine.aborted()
+      assert.deepStrictEqual<unknown>(machine.request().lists[MainLoopMachine.WINDOW_LIST]?.range, asked)
+    })
+  }
+
   it("ignores a view that a newer one has overtaken", () => {
     const machine = drive().run()
     machine.look(view(2))

@@ -22,6 +22,7 @@ import type { SyncConfigShape } from "./SyncConfig.ts"
 import type { ExtensionPosition } from "./SyncStore.ts"
 
 type Failure = SupervisionPolicy.Failure
+type Failed = SupervisionPolicy.Failed
 
 /** The connection that carries only the end-to-end extensions; every process uses the same one, under the lock. */
 export const EXTENSION_CONN_ID = "encryption"
@@ -77,13 +78,6 @@ export type State =
   | ({ readonly _tag: "Resting"; readonly failure: Failure; readonly untilMillis: number } & Going)
   /** Nothing that the loop can do helps. The lock has been let go. */
   | { readonly _tag: "Failed"; readonly failure: Failure }
-
-/** Inputs that carry a failure also carry the time, and a random number in [0, 1) for the jitter. */
-interface Failed {
-  readonly failure: Failure
-  readonly nowMillis: number
-  readonly random: number
-}
 
 export type Input =
   | { readonly _tag: "Start" }

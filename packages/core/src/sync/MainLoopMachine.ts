@@ -34,7 +34,10 @@ import type { SyncConfigShape } from "./SyncConfig.ts"
 export interface View {
   /** Grows with every change. */
   readonly revision: number
-  /** The part of the list that is on the screen, to be sent with a longer timeline; 0-based, inclusive. */
+  /**
+   * The part of the list that is on the screen, to be sent with a longer timeline; 0-based, inclusive. Asked for as far as
+   * it can be: whole numbers, from 0 on, `windowBatch` rooms at most; not at all when it is empty.
+   */
   readonly window: Range | undefined
   /** Rooms that are open. */
   readonly subscriptions: ReadonlyMap<RoomId, RoomParams>
@@ -136,13 +139,7 @@ export type State =
   | { readonly _tag: "Failed"; readonly view: View; readonly failure: Failure }
 
 type Failure = SupervisionPolicy.Failure
-
-/** Inputs that carry a failure also carry the time, and a random number in [0, 1) for the jitter. */
-interface Failed {
-  readonly failure: Failure
-  readonly nowMillis: number
-  readonly random: number
-}
+type Failed = SupervisionPolicy.Failed
 
 export type Input =
   | { readonly _tag: "Start" }
@@ -212,13 +209,19 @@ const roomsList = (config: Config, loop: Loop): ListRequest => ({
   timelineLimit: config.sync.listTimelineLimit
 })
 
+/** The part of the list that can be asked for. A homeserver would refuse another, for as long as it is looked at. */
+const shownRange = (config: Config, window: Range | undefined): Range | undefined => {
+  if (window === undefined) return undefined
+  const start = Math.max(0, Math.floor(window[0]))
+  const end = Math.min(Math.ceil(window[1]), start + config.sync.windowBatch - 1)
+  return Number.isSafeInteger(start) && start <= end ? [start, end] : undefined
+}
+
 const lists = (config: Config, loop: Loop): SyncRequest["lists"] => {
   const rooms = { [ROOMS_LIST]: roomsList(config, loop) }
-  if (loop.view.window === undefined) return rooms
-  return {
-    ...rooms,
-    [WINDOW_LIST]: { ...subscriptionParams(config.sync, config.ownUserId), range: loop.view.window }
-  }
+  const range = shownRange(config, loop.view.window)
+  if (range === undefined) return rooms
+  return { ...rooms, [WINDOW_LIST]: { ...subscriptionParams(config.sync, config.ownUserId), range } }
 }
 
 /** The request that a loop sends next. Nothing is sticky in MSC4186: every request says everything. */

@@ -51,6 +51,15 @@ export interface Failure {
   readonly retryAfterMillis?: number
 }
 
+/** What every input of a loop carries that tells of a failure. */
+export interface Failed {
+  readonly failure: Failure
+  /** Unix milliseconds. */
+  readonly nowMillis: number
+  /** In [0, 1), for the jitter. */
+  readonly random: number
+}
+
 /** Everything that can end an iteration of a loop. */
 export type LoopError = HomeserverError | StoreError | CryptoError
 
