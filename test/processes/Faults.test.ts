@@ -167,7 +167,7 @@ describe("The homeserver of a running process", () => {
       Account.assertExactlyOnce(yield* Account.inbox(account), 12)
       for (const program of programs) {
         for (const event of yield* program.lines)
-          if (event.event === "state") assert.notStrictEqual(event.state, "Terminal")
+          if (event.event === "state") assert.notStrictEqual(event.state, "Terminal", JSON.stringify(event))
       }
     })
   )
@@ -186,7 +186,7 @@ describe("The homeserver of a running process", () => {
       for (const program of programs) {
         const terminal = yield* program.until(
           "give up",
-          isState((state) => state.state === "Terminal")
+          isState((state) => state.state === "Terminal" && state.main._tag === "Failed")
         )
         assert.match(failureOf((terminal.line as StateEvent).main), /^auth: .*[Ll]og in again/)
         yield* program.signal("SIGTERM")

@@ -142,7 +142,12 @@ describe("Actor", () => {
   it.effect("says that it crashed when what it cancels meets a defect on its way out", () =>
     Effect.gen(function* () {
       const actor = yield* make()
-      yield* actor.send(run("work", Effect.onInterrupt(Effect.never, () => Effect.die(new Error("broken on exit")))))
+      yield* actor.send(
+        run(
+          "work",
+          Effect.onInterrupt(Effect.never, () => Effect.die(new Error("broken on exit")))
+        )
+      )
       yield* settle
       yield* actor.send({ _tag: "Cancel", key: "work" })
       yield* settle

@@ -36,7 +36,7 @@ describe("Events nested beyond what can be written", () => {
       assert.strictEqual(entries.length, 2)
       const [kept] = yield* store.quarantine(1)
       assert.include(kept?.reason, "nested more than")
-      assert.strictEqual((kept?.raw as MatrixEvent.MatrixEvent).sender, "@s:test")
+      assert.strictEqual((kept!.raw as MatrixEvent.MatrixEvent).sender, "@s:test")
     }).pipe(Effect.provide(temporaryStores))
   )
 

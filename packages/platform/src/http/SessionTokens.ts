@@ -199,17 +199,21 @@ const lastChance = <A>(env: Env, used: StoredSession, use: Use<A>, error: Failur
     newer === undefined ? Effect.fail(error) : use(newer.session.accessToken)
   )
 
+/** Renews of a call: one for the token that had ended, one for its successor that ended while the process was frozen. */
+const RENEWALS = 2
+
+/** Whether the homeserver says that the token has merely ended (spec: "Soft logout"), so that a refresh is what it wants. */
+const hasEnded = ({ reason }: Failure): boolean => reason._tag === "Unauthorized" && reason.softLogout
+
+const attempt = <A>(env: Env, session: StoredSession, use: Use<A>, renewals: number): Effect.Effect<A, Failure> =>
+  Effect.catchReason(use(session.session.accessToken), "HomeserverError", "Unauthorized", (_, error) =>
+    renewals === RENEWALS || (renewals > 0 && hasEnded(error))
+      ? Effect.flatMap(renewOnce(env, session, error), (next) => attempt(env, next, use, renewals - 1))
+      : lastChance(env, session, use, error)
+  )
+
 const authorized = <A>(env: Env, use: Use<A>): Effect.Effect<A, Failure> =>
-  Effect.gen(function* () {
-    const first = yield* usable(env)
-    return yield* Effect.catchReason(use(first.session.accessToken), "HomeserverError", "Unauthorized", (_, error) =>
-      Effect.flatMap(renewOnce(env, first, error), (second) =>
-        Effect.catchReason(use(second.session.accessToken), "HomeserverError", "Unauthorized", (_, again) =>
-          lastChance(env, second, use, again)
-        )
-      )
-    )
-  })
+  Effect.flatMap(usable(env), (session) => attempt(env, session, use, RENEWALS))
 
 /** The stored login, ready to make calls. */
 export interface OpenSession {
