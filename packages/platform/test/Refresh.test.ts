@@ -127,6 +127,34 @@ describe("Refresh", () => {
     })
   )
 
+  const issue = (number: number) => json(200, { access_token: `a${number}`, refresh_token: `r${number}` })
+
+  it.live("I9: is made once more when the new token has ended too, as after a long sleep in between", () =>
+    Effect.gen(function* () {
+      const server = yield* scriptedServer
+      withTokens(server, { softLogout: true }).issued = 2
+      server.on(`POST ${refreshPath}`, issue(1), issue(2))
+      const { store, context } = yield* alone(endedSession(server))
+      assert.strictEqual((yield* Effect.provide(sync, context)).pos, "1/s")
+      assert.strictEqual(server.asked(refreshPath).length, 2)
+      assert.strictEqual(yield* storedToken(store), "a2")
+    })
+  )
+
+  it.live("I10: is made twice for a call at most, and once when the homeserver ends the login", () =>
+    Effect.gen(function* () {
+      for (const softLogout of [true, false]) {
+        const server = yield* scriptedServer
+        withTokens(server, { softLogout }).issued = 9
+        server.on(`POST ${refreshPath}`, issue(1), issue(2), issue(3), issue(4))
+        const { context } = yield* alone(endedSession(server))
+        const error = yield* Effect.flip(Effect.provide(sync, context))
+        assert.strictEqual(error.reason._tag, "Unauthorized")
+        assert.strictEqual(server.asked(refreshPath).length, softLogout ? 2 : 1)
+      }
+    })
+  )
+
   it.live("is made exactly once by two processes over one store whose token has ended", () =>
     Effect.gen(function* () {
       const server = yield* scriptedServer
