@@ -29,8 +29,9 @@ type Failure = HomeserverError.HomeserverError
 
 export interface SessionTokens {
   /**
-   * Runs a call with the access token. When the homeserver refuses the token, the call is run once more with a new one:
-   * another process's, or one refreshed here. Fails with `Unauthorized` when there is none to be had.
+   * Runs a call with the access token. When the homeserver refuses the token, the call is run again with a new one:
+   * another process's, or one refreshed here. If that one has ended as well by then (a soft logout), it is renewed once more.
+   * Fails with `Unauthorized` when there is none to be had.
    */
   authorized<A>(use: (token: Redacted.Redacted) => Effect.Effect<A, Failure>): Effect.Effect<A, Failure>
 }
@@ -193,13 +194,16 @@ const usable = Effect.fnUntraced(function* (env: Env) {
 
 type Use<A> = (token: Redacted.Redacted) => Effect.Effect<A, Failure>
 
-/** A token that was renewed twice while a call was on its way is looked up once more, and never refreshed again. */
+/** After the last renewal the store is looked at once more for another process's token, and nothing is refreshed again. */
 const lastChance = <A>(env: Env, used: StoredSession, use: Use<A>, error: Failure): Effect.Effect<A, Failure> =>
   Effect.flatMap(Effect.mapError(adopt(env, used), asHomeserverError), (newer) =>
     newer === undefined ? Effect.fail(error) : use(newer.session.accessToken)
   )
 
-/** Renews of a call: one for the token that had ended, one for its successor that ended while the process was frozen. */
+/**
+ * Renewals that refusals can lead to during one call, besides the one ahead of a token's end: one for the token that had
+ * ended, and one for its successor that ended while the process was frozen.
+ */
 const RENEWALS = 2
 
 /** Whether the homeserver says that the token has merely ended (spec: "Soft logout"), so that a refresh is what it wants. */
