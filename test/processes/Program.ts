@@ -148,21 +148,29 @@ const programOf = <Line>(record: Watched<Line>): Program<Line> => ({
   errors: Effect.sync(() => record.errors)
 })
 
-/** Arguments of `node` that run a TypeScript file, named relative to this one. */
-const fileOf = (file: string): string => fileURLToPath(new URL(file, import.meta.url))
-
 /** The `twinloop` command. */
 export const TWINLOOP = "../../packages/platform/src/cli/main.ts"
 
-/** Starts a TypeScript file, named relative to this one, with Node. */
-export const start = <Line>(
-  file: string,
-  ...args: ReadonlyArray<string>
+/** How Node is started. */
+export interface NodeOptions {
+  /** Arguments of the program. */
+  readonly args?: ReadonlyArray<string>
+  /** Arguments of Node itself. */
+  readonly flags?: ReadonlyArray<string>
+  /** Variables besides this process's own. */
+  readonly env?: { readonly [name: string]: string }
+}
+
+/** Starts a file with Node. */
+export const startFile = <Line>(
+  file: URL,
+  { args = [], env = {}, flags = [] }: NodeOptions = {}
 ): Effect.Effect<Program<Line>, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() => {
-        const child = spawn(process.execPath, [fileOf(file), ...args], { stdio: ["pipe", "pipe", "pipe"] })
+        const all = [...flags, fileURLToPath(file), ...args]
+        const child = spawn(process.execPath, all, { stdio: ["pipe", "pipe", "pipe"], env: { ...process.env, ...env } })
         return new Watched<Line>(child)
       }),
       (record) => {
@@ -172,3 +180,9 @@ export const start = <Line>(
     ),
     programOf
   )
+
+/** Starts a TypeScript file, named relative to this one, with Node. */
+export const start = <Line>(
+  file: string,
+  ...args: ReadonlyArray<string>
+): Effect.Effect<Program<Line>, never, Scope.Scope> => startFile<Line>(new URL(file, import.meta.url), { args })

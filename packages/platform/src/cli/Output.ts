@@ -22,31 +22,40 @@ export interface Progress {
 /** No progress at all: with `--json`, standard output belongs to the JSON. */
 export const silent: Progress = { status: () => Effect.void, line: () => Effect.void, clear: Effect.void }
 
-const write = (text: string): Effect.Effect<void> => Effect.sync(() => process.stdout.write(text))
+/** Where progress goes. */
+export type Channel = "stdout" | "stderr"
+
+const write = (channel: Channel, text: string): Effect.Effect<void> => Effect.sync(() => process[channel].write(text))
 const eraseLine = "\r\u001b[2K"
 
 /** Between two status lines where they can't be replaced: a log isn't a terminal. */
 const PLAIN_PAUSE_MILLIS = 2_000
 
-const onTerminal: Progress = {
-  status: (text) => write(eraseLine + text.slice(0, Math.max(20, (process.stdout.columns ?? 80) - 1))),
-  line: (text) => write(`${eraseLine}${text}\n`),
-  clear: write(eraseLine)
-}
+const onTerminal = (channel: Channel): Progress => ({
+  status: (text) => write(channel, eraseLine + text.slice(0, Math.max(20, (process[channel].columns ?? 80) - 1))),
+  line: (text) => write(channel, `${eraseLine}${text}\n`),
+  clear: write(channel, eraseLine)
+})
 
-const plain = Effect.map(Ref.make(Number.NEGATIVE_INFINITY), (printedAt): Progress => ({
-  status: (text) =>
-    Effect.gen(function* () {
-      const now = yield* MonotonicClock.nowMillis
-      if (now - (yield* Ref.get(printedAt)) < PLAIN_PAUSE_MILLIS) return
-      yield* Ref.set(printedAt, now)
-      yield* Console.log(text)
-    }),
-  line: (text) => Console.log(text),
-  clear: Effect.void
-}))
+const plain = (channel: Channel) =>
+  Effect.map(Ref.make(Number.NEGATIVE_INFINITY), (printedAt): Progress => {
+    const print = channel === "stdout" ? Console.log : Console.error
+    return {
+      status: (text) =>
+        Effect.gen(function* () {
+          const now = yield* MonotonicClock.nowMillis
+          if (now - (yield* Ref.get(printedAt)) < PLAIN_PAUSE_MILLIS) return
+          yield* Ref.set(printedAt, now)
+          yield* print(text)
+        }),
+      line: (text) => print(text),
+      clear: Effect.void
+    }
+  })
+
+/** Progress on standard output or standard error. */
+export const progressOn = (channel: Channel): Effect.Effect<Progress> =>
+  Effect.suspend(() => (process[channel].isTTY ? Effect.succeed(onTerminal(channel)) : plain(channel)))
 
 /** Progress on standard output. */
-export const progress: Effect.Effect<Progress> = Effect.suspend(() =>
-  process.stdout.isTTY ? Effect.succeed(onTerminal) : plain
-)
+export const progress: Effect.Effect<Progress> = progressOn("stdout")

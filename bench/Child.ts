@@ -1,0 +1,56 @@
+/** Contestants and servers as processes of their own: started from TypeScript, killed with the scope. */
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Program from "../test/processes/Program.ts"
+import type { Figures } from "./contestants/Figures.ts"
+import type { Options } from "./homeserver/CannedHomeserver.ts"
+import type { Listening } from "./homeserver/server.ts"
+
+/** The largest of the tasks takes a minute on a busy machine. */
+const LIMIT_MILLIS = 600_000
+
+/** Seed of all generated data. */
+export const SEED = 42
+
+/** Arguments of Node itself, before the file. */
+export interface NodeOptions {
+  readonly flags?: ReadonlyArray<string>
+  readonly env?: { readonly [name: string]: string }
+}
+
+const file = (path: string): URL => new URL(path, import.meta.url)
+
+/** Starts a file of this folder with its task as JSON. */
+export const start = <Line>(
+  path: string,
+  task: object,
+  options: NodeOptions = {}
+): Effect.Effect<Program.Program<Line>, never, Scope.Scope> =>
+  Program.startFile<Line>(file(path), { args: [JSON.stringify(task)], ...options })
+
+/** Runs a contestant to its end, and gives the figures that it prints. */
+export const figures = Effect.fnUntraced(function* (path: string, task: object, options: NodeOptions = {}) {
+  const program = yield* start<Figures>(path, task, options)
+  const { line } = yield* program.until("print its figures", () => true, { limitMillis: LIMIT_MILLIS })
+  yield* program.ended
+  return line
+}, Effect.scoped)
+
+/** A canned homeserver for as long as the scope is open; gives its address. */
+export const homeserver = Effect.fnUntraced(function* (options: Omit<Options, "seed">) {
+  const program = yield* start<Listening>("homeserver/server.ts", { seed: SEED, ...options })
+  const { line } = yield* program.until("listen", () => true, { limitMillis: LIMIT_MILLIS })
+  return line.baseUrl
+})
+
+/** A directory that is gone when the scope closes. */
+export const temporaryDirectory = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "twinloop-bench-"))),
+  (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
+)
+
+/** The path of a database that doesn't exist yet. */
+export const newDatabase = Effect.map(temporaryDirectory, (directory) => join(directory, "account.db"))

@@ -1,0 +1,5 @@
+/** Every benchmark, in the order in which they run. */
+import type { Make } from "../Benchmark.ts"
+import * as Sync from "./Sync.ts"
+
+export const all: Make = (options) => [...Sync.make(options)]
