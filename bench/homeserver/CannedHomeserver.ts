@@ -7,7 +7,8 @@
  * its timeout. What comes after that is planned over HTTP: `POST /bench/plan` with a {@link Plan}.
  *
  * Gotchas: node:http without a framework, since it shares two cores with what it serves. It checks no token and keeps no
- * account; nothing here is a homeserver beyond what the benchmarks ask.
+ * account: each token has connections of its own, and all see the same rooms. Nothing here is a homeserver beyond what the
+ * benchmarks ask.
  *
  * Not here: the process it runs in (`server.ts`), the rooms themselves (`SyntheticAccount.ts`).
  */
@@ -65,6 +66,8 @@ interface Connection {
 
 interface Asked {
   readonly connId: string
+  /** The token with the id: accounts share no connection. */
+  readonly connection: string
   readonly fresh: boolean
   readonly timeoutMillis: number
   /** List key and window. */
@@ -149,7 +152,8 @@ export class CannedHomeserver {
     const url = new URL(request.url ?? "/", "http://localhost")
     const body = await readBody(request)
     if (url.pathname === SYNC) {
-      this.sync(this.asked(url, JSON.parse(body === "" ? "{}" : body) as SyncBody, askedAtMillis), response)
+      const asked = JSON.parse(body === "" ? "{}" : body) as SyncBody
+      this.sync(this.asked(url, asked, request.headers.authorization ?? "", askedAtMillis), response)
     } else if (url.pathname === "/bench/plan") {
       answer(response, 200, Buffer.from(JSON.stringify(this.begin(JSON.parse(body) as Plan))))
       for (const retry of [...this.parked]) retry()
@@ -169,7 +173,7 @@ export class CannedHomeserver {
     return plan.kind === "news" ? { stamp: this.news[this.told + plan.count - 1]!.stamp } : {}
   }
 
-  private asked(url: URL, body: SyncBody, askedAtMillis: number): Asked {
+  private asked(url: URL, body: SyncBody, authorization: string, askedAtMillis: number): Asked {
     const windows = Object.entries(body.lists ?? {}).map(([key, list]) => {
       const [start, end] = list.range ?? list.ranges?.[0] ?? [0, -1]
       return [key, start, Math.min(end, this.rooms.length - 1)] as const
@@ -177,6 +181,7 @@ export class CannedHomeserver {
     const asks = (name: string) => body.extensions?.[name]?.enabled === true
     return {
       connId: body.conn_id ?? "",
+      connection: `${authorization} ${body.conn_id ?? ""}`,
       fresh: !url.searchParams.has("pos"),
       timeoutMillis: Number(url.searchParams.get("timeout") ?? 0),
       windows,
@@ -187,9 +192,9 @@ export class CannedHomeserver {
   }
 
   private sync(asked: Asked, response: ServerResponse): void {
-    const known = this.connections.get(asked.connId)
+    const known = this.connections.get(asked.connection)
     const connection = known === undefined || asked.fresh ? { sent: new Set<number>(), count: 0 } : known
-    this.connections.set(asked.connId, connection)
+    this.connections.set(asked.connection, connection)
     const rooms = this.unsent(asked, connection)
     const isPlanned = this.planned < this.plan.count && this.concerns(asked)
     if (rooms.length > 0 || asked.fresh || (asked.timeoutMillis === 0 && !isPlanned)) {
