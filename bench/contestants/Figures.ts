@@ -4,6 +4,7 @@
  * A contestant is a process that is given its task as JSON and prints lines of JSON; the last one is its figures.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks"
+import { setTimeout } from "node:timers/promises"
 import type { Answered, Plan, Planned } from "../homeserver/CannedHomeserver.ts"
 
 /** Named numbers; each name ends in its unit. */
@@ -30,10 +31,12 @@ export const quantile = (values: ReadonlyArray<number>, share: number): number =
 }
 
 /** Watches the event loop; gives the longest time that a timer of 1 ms was late, in milliseconds. */
-export const watchStalls = (): (() => number) => {
+export const watchStalls = (): (() => Promise<number>) => {
   const histogram = monitorEventLoopDelay({ resolution: 1 })
   histogram.enable()
-  return () => {
+  return async () => {
+    // A stall that goes on until now is known once the timer has had its turn.
+    await setTimeout(10)
     histogram.disable()
     return histogram.max / 1e6
   }

@@ -64,7 +64,8 @@ const app = Effect.gen(function* () {
   const ingestMillis = nowMillis() - startedAt
   const known = (yield* list.rooms).length
   if (known !== rooms) return yield* Effect.die(new Error(`${known} of ${rooms} rooms are known`))
-  const figures: Record<string, number> = { ingestMillis, stallMillis: stalls(), peakMegabytes: peakMegabytes() }
+  const stallMillis = yield* Effect.promise(stalls)
+  const figures: Record<string, number> = { ingestMillis, stallMillis, peakMegabytes: peakMegabytes() }
 
   if (news > 0) {
     const from = nowMillis()

@@ -115,6 +115,8 @@ export class CannedHomeserver {
   private readonly rooms: Array<Buffer> = []
   private readonly news: Array<{ readonly rooms: number; readonly stamp: number; readonly json: string }> = []
   private readonly batches: Array<string> = []
+  /** The list that was rendered last, by its key and window. */
+  private readonly lists = new Map<string, string>()
   private readonly connections = new Map<string, Connection>()
   private readonly parked = new Set<() => void>()
   private plan: Plan = { kind: "nothing", count: 0 }
@@ -245,12 +247,20 @@ export class CannedHomeserver {
     return rooms
   }
 
+  /** The lists of an answer; rendered once per window, since long polls repeat it. */
   private listsOf({ windows }: Asked): string {
-    const lists = windows.map(([key, start, end]) => {
-      const op = { op: "SYNC", range: [start, end], room_ids: this.ids.slice(start, end + 1) }
-      return `${JSON.stringify(key)}:${JSON.stringify({ count: this.rooms.length, ops: [op] })}`
-    })
-    return lists.join(",")
+    return windows
+      .map(([key, start, end]) => {
+        const name = `${key} ${start} ${end}`
+        const known = this.lists.get(name)
+        if (known !== undefined) return known
+        const op = { op: "SYNC", range: [start, end], room_ids: this.ids.slice(start, end + 1) }
+        const list = `${JSON.stringify(key)}:${JSON.stringify({ count: this.rooms.length, ops: [op] })}`
+        this.lists.clear()
+        this.lists.set(name, list)
+        return list
+      })
+      .join(",")
   }
 
   private extensionsOf(asked: Asked, batch: string | undefined): string {

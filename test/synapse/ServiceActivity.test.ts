@@ -5,9 +5,8 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
 import type { Room } from "@twinloop/core"
-import { Login } from "@twinloop/platform"
+import { Login, NodeHomeserver } from "@twinloop/platform"
 import { Effect, Layer, Redacted } from "effect"
-import { FetchHttpClient } from "effect/http"
 import { Synapse } from "../../packages/platform/src/synapse/Synapse.ts"
 import * as Kit from "./ServiceKit.ts"
 
@@ -22,7 +21,7 @@ const world = Effect.gen(function* () {
 const onAnotherDevice = Effect.fnUntraced(function* ({ userId, session }: Kit.Person) {
   const password = Redacted.make(userId.slice(1).split(":")[0] ?? "")
   const login = Login.byPassword({ homeserver: session.homeserver, user: userId, password })
-  const other = yield* Effect.provide(login, FetchHttpClient.layer)
+  const other = yield* Effect.provide(login, NodeHomeserver.layerTransport)
   assert.notStrictEqual(other.deviceId, session.deviceId)
   const person: Kit.Person = { userId, session: other }
   return person

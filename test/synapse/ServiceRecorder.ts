@@ -7,9 +7,8 @@
  */
 import { Inbox, SyncService } from "@twinloop/actors"
 import { Homeserver, PassThroughCrypto, RoomList, type SlidingSync, type SyncConfig } from "@twinloop/core"
-import { HttpHomeserver, Twinloop } from "@twinloop/platform"
+import { HttpHomeserver, HttpTransport, Twinloop } from "@twinloop/platform"
 import { Clock, Effect, Layer, Ref } from "effect"
-import { HttpClient, type HttpClientRequest, type HttpClientResponse } from "effect/http"
 import * as Kit from "./ServiceKit.ts"
 
 /** A sync that was answered. */
@@ -52,13 +51,13 @@ const observed = (records: Records, homeserver: Homeserver.Homeserver["Service"]
       )
   })
 
-const refreshTokenOf = ({ body }: HttpClientRequest.HttpClientRequest): string =>
-  body._tag === "Uint8Array" ? String(JSON.parse(new TextDecoder().decode(body.body)).refresh_token) : body._tag
+const refreshTokenOf = ({ body = "{}" }: HttpTransport.TransportRequest): string =>
+  String(JSON.parse(body).refresh_token)
 
 const renewal = Effect.fnUntraced(function* <E, R>(
   records: Records,
-  request: HttpClientRequest.HttpClientRequest,
-  answer: Effect.Effect<HttpClientResponse.HttpClientResponse, E, R>
+  request: HttpTransport.TransportRequest,
+  answer: Effect.Effect<HttpTransport.TransportResponse, E, R>
 ) {
   const askedAtMillis = yield* Clock.currentTimeMillis
   const response = yield* answer
@@ -69,12 +68,11 @@ const renewal = Effect.fnUntraced(function* <E, R>(
 
 const observedHttp = (records: Records) =>
   Layer.effect(
-    HttpClient.HttpClient,
-    Effect.map(HttpClient.HttpClient, (client) =>
-      HttpClient.transform(client, (answer, request) =>
-        request.url.endsWith("/refresh") ? renewal(records, request, answer) : answer
-      )
-    )
+    HttpTransport.HttpTransport,
+    Effect.map(HttpTransport.HttpTransport, ({ exchange }) => ({
+      exchange: (request: HttpTransport.TransportRequest) =>
+        request.url.endsWith("/refresh") ? renewal(records, request, exchange(request)) : exchange(request)
+    }))
   )
 
 const layerObserved = (records: Records, options: Twinloop.Options) =>

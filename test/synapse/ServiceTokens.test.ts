@@ -5,9 +5,8 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
 import { SyncConfig, type SyncServiceMachine } from "@twinloop/core"
-import { Login } from "@twinloop/platform"
+import { Login, NodeHomeserver } from "@twinloop/platform"
 import { Effect, Layer, Redacted, Stream } from "effect"
-import { FetchHttpClient } from "effect/http"
 import { Synapse } from "../../packages/platform/src/synapse/Synapse.ts"
 import * as Kit from "./ServiceKit.ts"
 import * as Recorder from "./ServiceRecorder.ts"
@@ -23,7 +22,7 @@ const passwordLogin = Effect.fnUntraced(function* ({ session, userId }: Kit.Pers
   const password = Redacted.make(userId.slice(1).split(":")[0] ?? "")
   const device = deviceId === undefined ? {} : { deviceId }
   const login = Login.byPassword({ homeserver: session.homeserver, user: userId, password, ...device })
-  return yield* Effect.provide(login, FetchHttpClient.layer)
+  return yield* Effect.provide(login, NodeHomeserver.layerTransport)
 })
 
 /** A person with an account whose tokens end, two services of it in two roles, and another person. */

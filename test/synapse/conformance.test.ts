@@ -5,9 +5,9 @@ import { NodeServices } from "@effect/platform-node"
 import { afterAll, beforeAll } from "@effect/vitest"
 import type { Homeserver } from "@twinloop/core"
 import { Effect, Layer, ManagedRuntime, Redacted } from "effect"
-import { FetchHttpClient } from "effect/http"
 import { syncConformance } from "../../packages/core/src/testing/SyncConformance.ts"
 import * as HttpHomeserver from "../../packages/platform/src/http/HttpHomeserver.ts"
+import * as NodeHomeserver from "../../packages/platform/src/http/NodeHomeserver.ts"
 import { RefreshLock } from "../../packages/platform/src/http/RefreshLock.ts"
 import type { AccountSession } from "../../packages/platform/src/http/Session.ts"
 import * as SessionStore from "../../packages/platform/src/http/SessionStore.ts"
@@ -23,7 +23,7 @@ afterAll(() => runtime.dispose())
 /** A client of one device, as an application has it, with its login in memory. */
 const clientOf = (session: AccountSession) =>
   HttpHomeserver.make.pipe(
-    Effect.provide([SessionStore.layerMemory(session), RefreshLock.layerSingleProcess, FetchHttpClient.layer])
+    Effect.provide([SessionStore.layerMemory(session), RefreshLock.layerSingleProcess, NodeHomeserver.layerTransport])
   )
 
 let users = 0

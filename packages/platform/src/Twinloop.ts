@@ -17,10 +17,10 @@ import {
   type Wake
 } from "@twinloop/core"
 import { Effect, Layer } from "effect"
-import type { HttpClient } from "effect/http"
 import type { InvalidHomeserverUrl } from "./http/HomeserverUrl.ts"
 import * as HttpHomeserver from "./http/HttpHomeserver.ts"
 import { HttpSockets } from "./http/HttpSockets.ts"
+import type { HttpTransport } from "./http/HttpTransport.ts"
 import { RefreshLock } from "./http/RefreshLock.ts"
 import type { SessionStore } from "./http/SessionStore.ts"
 import type { NotLoggedIn } from "./http/SessionTokens.ts"
@@ -45,7 +45,7 @@ export type Foundation =
   | Wake
   | WakeSocket.WakeListening
   | HttpSockets
-  | HttpClient.HttpClient
+  | HttpTransport
 
 /** What an application works with. */
 export type Twinloop =

@@ -168,6 +168,6 @@ describe("A hostile echo", () => {
       )
       assert.include(error.message, "<redacted>")
       assert.notInclude(error.message, password)
-    }).pipe(Effect.provide(NodeHomeserver.layerHttpClient))
+    }).pipe(Effect.provide(NodeHomeserver.layerTransport))
   )
 })

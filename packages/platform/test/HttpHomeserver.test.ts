@@ -4,6 +4,8 @@ import type { HomeserverError } from "@twinloop/core"
 import { Effect, Fiber, Layer } from "effect"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as HttpHomeserver from "../src/http/HttpHomeserver.ts"
+import { HttpSockets } from "../src/http/HttpSockets.ts"
+import * as HttpTransport from "../src/http/HttpTransport.ts"
 import { RefreshLock } from "../src/http/RefreshLock.ts"
 import * as SessionStore from "../src/http/SessionStore.ts"
 import {
@@ -170,7 +172,11 @@ describe("HttpHomeserver", () => {
       answered([text(200, "text/plain", '{"pos":"1/s"}')], () => sync())
     )
 
-    const clients = { undici: NodeHttpClient.layerUndici, fetch: NodeHttpClient.layerFetch }
+    const clients = {
+      "node:http": HttpSockets.layer,
+      undici: Layer.provide(HttpTransport.layerHttpClient, NodeHttpClient.layerUndici),
+      fetch: Layer.provide(HttpTransport.layerHttpClient, NodeHttpClient.layerFetch)
+    }
     for (const [name, client] of Object.entries(clients)) {
       it.live(`that redirects is not followed by ${name}, so that no other place sees the token`, () =>
         Effect.gen(function* () {

@@ -41,7 +41,7 @@ const password = Redacted.make("hunter2")
 const byPassword = (server: ScriptedServer, more: Partial<Login.DeviceOptions> = {}) =>
   Login.byPassword({ homeserver: `${server.url}/`, user: "alice", password, ...more })
 
-const client = NodeHomeserver.layerHttpClient
+const client = NodeHomeserver.layerTransport
 
 const reasonOf = <A, R>(effect: Effect.Effect<A, Login.LoginError, R>) =>
   Effect.map(Effect.flip(effect), ({ reason }) => reason)

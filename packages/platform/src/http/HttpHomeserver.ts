@@ -12,10 +12,10 @@
  * Not here: one request and its limits (`MatrixHttp.ts`), the token (`SessionTokens.ts`), logging in (`Login.ts`).
  */
 import { Effect, Layer, Ref, Result, Schema } from "effect"
-import type { HttpClient } from "effect/http"
 import { Homeserver, HomeserverError, MatrixEvent, SlidingSyncWire, type StoreError } from "@twinloop/core"
 import type { SlidingSync } from "@twinloop/core"
 import type { InvalidHomeserverUrl } from "./HomeserverUrl.ts"
+import type { HttpTransport } from "./HttpTransport.ts"
 import * as MatrixHttp from "./MatrixHttp.ts"
 import type { RefreshLock } from "./RefreshLock.ts"
 import type { SessionStore } from "./SessionStore.ts"
@@ -137,8 +137,7 @@ const syncAs = Effect.fnUntraced(function* (
 const sync = Effect.fn("HttpHomeserver.sync")(function* (env: Env, asked: SlidingSync.SyncRequest) {
   const spelling = yield* chosenSpelling(env)
   const other = spelling === "unstable" ? "v4" : "unstable"
-  const neither = Effect.andThen(
-    Ref.set(env.spelling, undefined),
+  const neither = Effect.flatMap(Ref.set(env.spelling, undefined), () =>
     Effect.fail(unsupported(env, "neither of its two endpoints is there"))
   )
   return yield* syncAs(env, spelling, asked).pipe(
@@ -200,7 +199,7 @@ const eventContext = Effect.fn("HttpHomeserver.eventContext")(function* (
 export const make: Effect.Effect<
   Homeserver.Homeserver["Service"],
   SessionTokens.NotLoggedIn | InvalidHomeserverUrl | StoreError.StoreError,
-  SessionStore | RefreshLock | HttpClient.HttpClient
+  SessionStore | RefreshLock | HttpTransport
 > = Effect.gen(function* () {
   const { session, http, tokens } = yield* SessionTokens.open
   const env: Env = { http, tokens, spelling: yield* Ref.make<Homeserver.Spelling | undefined>(undefined) }
@@ -219,5 +218,5 @@ export const make: Effect.Effect<
 export const layer: Layer.Layer<
   Homeserver.Homeserver,
   SessionTokens.NotLoggedIn | InvalidHomeserverUrl | StoreError.StoreError,
-  SessionStore | RefreshLock | HttpClient.HttpClient
+  SessionStore | RefreshLock | HttpTransport
 > = Layer.effect(Homeserver.Homeserver, make)

@@ -13,10 +13,10 @@
  * Source: spec, client-server API, "Login", "Logout", "Current account information".
  */
 import { Clock, Effect, Redacted, Schema } from "effect"
-import type { HttpClient } from "effect/http"
 import { HomeserverError, type Homeserver, type MatrixEvent, type StoreError } from "@twinloop/core"
 import * as HomeserverUrl from "./HomeserverUrl.ts"
 import { askCapabilities } from "./HttpHomeserver.ts"
+import type { HttpTransport } from "./HttpTransport.ts"
 import * as MatrixHttp from "./MatrixHttp.ts"
 import type { RefreshLock } from "./RefreshLock.ts"
 import { type AccountSession, IssuedTokens, sameDevice, tokensOf } from "./Session.ts"
@@ -85,7 +85,7 @@ const ofCall = ({ reason }: Failure): LoginError => {
   return failed(new LoginRefused({ message, reason }))
 }
 
-const connect = (homeserver: string): Effect.Effect<MatrixHttp.MatrixHttp, LoginError, HttpClient.HttpClient> =>
+const connect = (homeserver: string): Effect.Effect<MatrixHttp.MatrixHttp, LoginError, HttpTransport> =>
   Effect.flatMap(Effect.mapError(Effect.fromResult(HomeserverUrl.parse(homeserver)), failed), MatrixHttp.make)
 
 const Flows = Schema.Struct({ flows: Schema.Array(Schema.Struct({ type: Schema.String })) })
@@ -156,7 +156,7 @@ const login = Effect.fnUntraced(function* (
   type: keyof typeof whenForbidden,
   secret: Redacted.Redacted,
   fields: MatrixEvent.JsonObject
-): Effect.fn.Return<AccountSession, LoginError, HttpClient.HttpClient> {
+): Effect.fn.Return<AccountSession, LoginError, HttpTransport> {
   const http = yield* connect(options.homeserver)
   yield* requireFlow(http, type)
   const askedAtMillis = yield* Clock.currentTimeMillis
@@ -220,7 +220,7 @@ export const useAccessToken = Effect.fn("Login.useAccessToken")(function* (optio
   readonly homeserver: string
   readonly accessToken: Redacted.Redacted
   readonly refreshToken?: Redacted.Redacted
-}): Effect.fn.Return<AccountSession, LoginError, HttpClient.HttpClient> {
+}): Effect.fn.Return<AccountSession, LoginError, HttpTransport> {
   const http = yield* connect(options.homeserver)
   const { accessToken, refreshToken } = options
   const { user_id: userId, device_id: deviceId } = yield* Effect.mapError(whoamiCall(http, accessToken), ofCall)
@@ -237,7 +237,7 @@ export const useAccessToken = Effect.fn("Login.useAccessToken")(function* (optio
 })
 
 type StoredLoginError = LoginError | NotLoggedIn | StoreError.StoreError
-type StoredLoginServices = SessionStore | RefreshLock | HttpClient.HttpClient
+type StoredLoginServices = SessionStore | RefreshLock | HttpTransport
 
 const openStored = Effect.catchTag(SessionTokens.open, "InvalidHomeserverUrl", (error) => Effect.fail(failed(error)))
 

@@ -1,20 +1,19 @@
 /**
  * One request to a homeserver: sends it, reads the answer within its limits, and gives JSON or a `HomeserverError`.
  *
- * Includes the time limit, the size limit, the abort on interruption, and what transport failures mean.
+ * Includes the time limit and what transport failures mean.
  *
- * Invariants: I4 (an interrupted call has closed its request), I8 (the time limit is Effect's), I10 (time and size).
+ * Invariants: I8 (the time limit is Effect's), I10 (time; the size is kept by the transport).
  *
  * Gotchas: no redirect is followed, since it would carry the token to another place. Nothing that a homeserver or a
  * library says is repeated in a message before the request's secrets are taken out of it.
  *
  * Not here: what a refusal means (`MatrixError.ts`), which token a request carries (`SessionTokens.ts`), retrying.
  */
-import { Clock, Effect, Option, Predicate, Redacted, Schema, Stream } from "effect"
-import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from "effect/http"
-import type { HttpClientResponse } from "effect/http"
+import { Clock, Effect, Predicate, Redacted, Result, Schema } from "effect"
 import { HomeserverError, type MatrixEvent, SyncConfig } from "@twinloop/core"
 import * as HomeserverUrl from "./HomeserverUrl.ts"
+import * as HttpTransport from "./HttpTransport.ts"
 import * as MatrixError from "./MatrixError.ts"
 
 /** What to ask. */
@@ -60,7 +59,7 @@ const isMisleading = (path: string): boolean => path.split("/").some((segment) =
 /** What a call works with. */
 interface Env {
   readonly url: HomeserverUrl.HomeserverUrl
-  readonly client: HttpClient.HttpClient
+  readonly transport: HttpTransport.HttpTransport["Service"]
   readonly networkTimeoutMillis: number
   readonly maxResponseBytes: number
 }
@@ -79,13 +78,20 @@ const scrubbed = (call: Call, text: string): string | undefined => {
   return secrets.reduce((clean, secret) => clean.replaceAll(secret, "<redacted>"), text)
 }
 
-const requestFor = (env: Env, call: Call): HttpClientRequest.HttpClientRequest => {
-  const base = HttpClientRequest.make(call.method)(HomeserverUrl.join(env.url, call.path)).pipe(
-    HttpClientRequest.acceptJson,
-    HttpClientRequest.setUrlParams(call.query ?? {})
-  )
-  const withToken = call.token === undefined ? base : HttpClientRequest.bearerToken(base, call.token)
-  return call.body === undefined ? withToken : HttpClientRequest.bodyJsonUnsafe(withToken, call.body)
+const requestFor = (env: Env, call: Call): HttpTransport.TransportRequest => {
+  const { body, method, path, query, token } = call
+  const search = query === undefined ? "" : `?${new URLSearchParams(query)}`
+  return {
+    method,
+    url: HomeserverUrl.join(env.url, path) + search,
+    headers: {
+      accept: "application/json",
+      ...(token === undefined ? {} : { authorization: `Bearer ${Redacted.value(token)}` }),
+      ...(body === undefined ? {} : { "content-type": "application/json" })
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    maxBytes: env.maxResponseBytes
+  }
 }
 
 /** The operating system's or the library's code for a failure, such as ECONNREFUSED, wherever it is nested. */
@@ -125,35 +131,6 @@ const tooLarge = (env: Env, call: Call): HomeserverError.ResponseTooLarge =>
     limitBytes: env.maxResponseBytes
   })
 
-const joinChunks = (chunks: ReadonlyArray<Uint8Array>, size: number): string => {
-  const bytes = new Uint8Array(size)
-  let offset = 0
-  for (const chunk of chunks) {
-    bytes.set(chunk, offset)
-    offset += chunk.byteLength
-  }
-  return new TextDecoder().decode(bytes)
-}
-
-/** Reads the body up to the limit; the connection is closed at the limit, whatever length the answer announced. */
-const readText = (env: Env, call: Call, response: HttpClientResponse.HttpClientResponse) =>
-  Effect.suspend(() => {
-    const chunks: Array<Uint8Array> = []
-    let size = 0
-    return response.stream.pipe(
-      Stream.runForEachArray((part) =>
-        Effect.suspend(() => {
-          for (const chunk of part) {
-            chunks.push(chunk)
-            size += chunk.byteLength
-          }
-          return size > env.maxResponseBytes ? Effect.fail(tooLarge(env, call)) : Effect.void
-        })
-      ),
-      Effect.map(() => joinChunks(chunks, size))
-    )
-  })
-
 const notSent = (env: Env, call: Call): HomeserverError.BadRequest =>
   new HomeserverError.BadRequest({
     message: `${describe(env, call)} was not sent: no room id, event id, type or transaction id may be "." or "..".`,
@@ -161,7 +138,8 @@ const notSent = (env: Env, call: Call): HomeserverError.BadRequest =>
     errcode: "M_INVALID_PARAM"
   })
 
-const parseJson = Schema.decodeUnknownOption(Schema.fromJsonString(Schema.Unknown))
+/** A JSON value, or `undefined` when it is none. */
+const parseJson = (text: string): unknown => Result.getOrUndefined(Result.try((): unknown => JSON.parse(text)))
 
 const notJson = (env: Env, call: Call, text: string): HomeserverError.BadResponse => {
   const html = /^\s*</.test(text)
@@ -179,7 +157,7 @@ const specifiedCode = /^M_[A-Z_]+$/
 
 /** A refusal's JSON without the call's secrets; taken out after parsing, since JSON can spell a character in several ways. */
 const scrubbedRefusal = (call: Call, text: string): unknown => {
-  const json = Option.getOrUndefined(parseJson(text))
+  const json = parseJson(text)
   if (!Predicate.isObject(json)) return json
   const { errcode, error, ...others } = json
   const said = typeof error === "string" ? scrubbed(call, error) : undefined
@@ -189,51 +167,44 @@ const scrubbedRefusal = (call: Call, text: string): unknown => {
 
 const isSuccess = (status: number): boolean => status >= 200 && status < 300
 
-const interpret = Effect.fnUntraced(function* (
+/** Gives an answer's JSON object, or says what it means that there is none. */
+const interpret = (
   env: Env,
   call: Call,
-  response: HttpClientResponse.HttpClientResponse
-): Effect.fn.Return<MatrixEvent.JsonObject, HomeserverError.HomeserverErrorReason | HttpClientError.HttpClientError> {
-  const text = yield* readText(env, call, response)
-  const json = Option.getOrUndefined(parseJson(text))
-  if (isSuccess(response.status)) {
-    return Predicate.isObject(json) && !Array.isArray(json)
-      ? (json as MatrixEvent.JsonObject)
-      : yield* notJson(env, call, text)
+  { headers, status, text }: HttpTransport.TransportResponse
+): Effect.Effect<MatrixEvent.JsonObject, HomeserverError.HomeserverErrorReason> => {
+  if (isSuccess(status)) {
+    const json = parseJson(text)
+    const isJsonObject = Predicate.isObject(json) && !Array.isArray(json)
+    return isJsonObject ? Effect.succeed(json as MatrixEvent.JsonObject) : Effect.fail(notJson(env, call, text))
   }
-  return yield* MatrixError.reasonOf({
-    status: response.status,
-    headers: response.headers,
-    json: scrubbedRefusal(call, text),
-    posSent: call.posSent === true,
-    ...(call.whenForbidden === undefined ? {} : { whenForbidden: call.whenForbidden }),
-    request: describe(env, call),
-    nowMillis: yield* Clock.currentTimeMillis
-  })
-})
-
-const reasonOfClient =
-  (env: Env, call: Call) => (error: HomeserverError.HomeserverErrorReason | HttpClientError.HttpClientError) =>
-    HttpClientError.isHttpClientError(error) ? networkError(env, call, error.reason.cause ?? error.reason) : error
+  return Effect.flatMap(Clock.currentTimeMillis, (nowMillis) =>
+    Effect.fail(
+      MatrixError.reasonOf({
+        status,
+        headers,
+        json: scrubbedRefusal(call, text),
+        posSent: call.posSent === true,
+        ...(call.whenForbidden === undefined ? {} : { whenForbidden: call.whenForbidden }),
+        request: describe(env, call),
+        nowMillis
+      })
+    )
+  )
+}
 
 const exchange = (env: Env, call: Call): Effect.Effect<MatrixEvent.JsonObject, HomeserverError.HomeserverError> => {
   const limitMillis = (call.holdMillis ?? 0) + env.networkTimeoutMillis
-  // The scope closes the connection however the call ends, also between the head of an answer and its body.
-  return Effect.scoped(
-    Effect.flatMap(HttpClient.withScope(env.client).execute(requestFor(env, call)), (response) =>
-      interpret(env, call, response)
-    )
-  ).pipe(
-    Effect.mapError(reasonOfClient(env, call)),
+  return env.transport.exchange(requestFor(env, call)).pipe(
+    Effect.mapError((error) =>
+      error._tag === "AnswerTooLarge" ? tooLarge(env, call) : networkError(env, call, error.cause)
+    ),
     Effect.timeoutOrElse({
       duration: limitMillis,
       orElse: () => Effect.fail(timedOut(env, call, limitMillis))
     }),
-    Effect.mapError((reason) => new HomeserverError.HomeserverError({ operation: call.operation, reason })),
-    // A client that follows redirects by itself is told not to.
-    Effect.provideService(FetchHttpClient.RequestInit, { redirect: "manual" }),
-    // Our trace ids are nobody else's business.
-    Effect.provideService(HttpClient.TracerPropagationEnabled, false)
+    Effect.flatMap((response) => interpret(env, call, response)),
+    Effect.mapError((reason) => new HomeserverError.HomeserverError({ operation: call.operation, reason }))
   )
 }
 
@@ -249,9 +220,9 @@ export const badResponse = (operation: string, what: string): HomeserverError.Ho
 /** Sends calls to a homeserver, within the limits of the `SyncConfig` in force here. */
 export const make = Effect.fnUntraced(function* (
   url: HomeserverUrl.HomeserverUrl
-): Effect.fn.Return<MatrixHttp, never, HttpClient.HttpClient> {
+): Effect.fn.Return<MatrixHttp, never, HttpTransport.HttpTransport> {
   const { networkTimeoutMillis, maxResponseBytes } = yield* SyncConfig.SyncConfig
-  const env: Env = { url, client: yield* HttpClient.HttpClient, networkTimeoutMillis, maxResponseBytes }
+  const env: Env = { url, transport: yield* HttpTransport.HttpTransport, networkTimeoutMillis, maxResponseBytes }
   const request: MatrixHttp["request"] = (call) =>
     isMisleading(call.path)
       ? Effect.fail(new HomeserverError.HomeserverError({ operation: call.operation, reason: notSent(env, call) }))

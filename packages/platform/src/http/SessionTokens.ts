@@ -12,9 +12,9 @@
  * Not here: how processes take turns (`RefreshLock.ts`), where the tokens are kept (`SessionStore.ts`).
  */
 import { Clock, Effect, Redacted, Ref, Schema, Semaphore } from "effect"
-import type { HttpClient } from "effect/http"
 import { type DistributedSemaphore, HomeserverError, type StoreError, SyncConfig } from "@twinloop/core"
 import * as HomeserverUrl from "./HomeserverUrl.ts"
+import type { HttpTransport } from "./HttpTransport.ts"
 import * as MatrixHttp from "./MatrixHttp.ts"
 import { RefreshLock } from "./RefreshLock.ts"
 import { type AccountSession, IssuedTokens, sameDevice, sameToken, tokensOf } from "./Session.ts"
@@ -234,7 +234,7 @@ export interface OpenSession {
 export const open: Effect.Effect<
   OpenSession,
   NotLoggedIn | HomeserverUrl.InvalidHomeserverUrl | StoreError.StoreError,
-  SessionStore | RefreshLock | HttpClient.HttpClient
+  SessionStore | RefreshLock | HttpTransport
 > = Effect.gen(function* () {
   const store = yield* SessionStore
   const stored = yield* store.load

@@ -1,6 +1,8 @@
 /** The homeserver over HTTP: the `Homeserver` port's adapter, logging in, and the stored login. */
 export * as HomeserverUrl from "./HomeserverUrl.ts"
 export * as HttpHomeserver from "./HttpHomeserver.ts"
+export { HttpSockets } from "./HttpSockets.ts"
+export * as HttpTransport from "./HttpTransport.ts"
 export * as Login from "./Login.ts"
 export * as NodeHomeserver from "./NodeHomeserver.ts"
 export { RefreshLock } from "./RefreshLock.ts"
