@@ -12,6 +12,7 @@
  */
 import {
   DistributedSemaphore,
+  ExtensionLoopMachine,
   Homeserver,
   type LeaseStore,
   MainLoopMachine,
@@ -43,7 +44,7 @@ import * as MainSync from "./MainSync.ts"
 import * as SyncIndicator from "./SyncIndicator.ts"
 
 /** Name of the lease that guards the extension stream. */
-export const EXTENSION_LEASE = "extension"
+export const { EXTENSION_LEASE } = ExtensionLoopMachine
 
 /** More rooms were opened at once than the homeserver takes (MSC4186: 100). Close some, then open others. */
 export class TooManySubscriptions extends Schema.TaggedError<TooManySubscriptions>(

@@ -27,6 +27,9 @@ type Failed = SupervisionPolicy.Failed
 /** The connection that carries only the end-to-end extensions; every process uses the same one, under the lock. */
 export const EXTENSION_CONN_ID = "encryption"
 
+/** Name of the lease that guards the extension stream, in every process. */
+export const EXTENSION_LEASE = "extension"
+
 /** Where a backoff goes on. */
 export type Resume = "lock" | "reload" | "read"
 

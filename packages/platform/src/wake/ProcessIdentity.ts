@@ -1,7 +1,7 @@
 /**
  * Names a process of this host for good, and tells whether it lives.
  *
- * A pid alone is reused; a pid with its start time is not. `startedAt` is `<place>.<start>`: the place is a hash of what the
+ * A pid alone is reused; a pid with its start time is not. `startedAt` is `<place>.<start>`: the place stands for what the
  * start time counts from (on Linux the boot and the pid namespace), so that a process in another container or another boot
  * is never mistaken for a dead one here.
  *
@@ -13,9 +13,8 @@
  */
 import type { Lease } from "@twinloop/core"
 import { Effect, Schedule } from "effect"
-import { execFile } from "node:child_process"
-import { createHash } from "node:crypto"
 import { readFileSync, readlinkSync } from "node:fs"
+import { sha256 } from "./Digest.ts"
 
 /** `Unknown`: nothing can be said from here, since the process has no pid, or its pid counts in another place. */
 export type Liveness = "Alive" | "Dead" | "Unknown"
@@ -25,8 +24,6 @@ interface Moment {
   readonly place: string
   readonly start: string
 }
-
-const shortHash = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 8)
 
 /** What `read` gives, or `undefined` when the file or its process is absent or may not be read. */
 const readOrUndefined = (read: () => string): string | undefined => {
@@ -40,12 +37,22 @@ const readOrUndefined = (read: () => string): string | undefined => {
 
 const isLinux = process.platform === "linux"
 
-/** Where pids and start times of this process count: one boot and one pid namespace on Linux, the host elsewhere. */
-const place = shortHash(
-  isLinux
-    ? `${readOrUndefined(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8"))} ${readOrUndefined(() => readlinkSync("/proc/self/ns/pid"))}`
-    : process.platform
-)
+/** 32 random bits of this boot, by the kernel's UUID for it. */
+const bootBits = (): number =>
+  Number.parseInt(
+    readOrUndefined(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8"))?.slice(0, 8) ?? "0",
+    16
+  )
+
+/** The number of the pid namespace, from a link such as `pid:[4026531836]`; namespaces of one boot differ in it. */
+const namespaceBits = (): number =>
+  Number(/\d+/.exec(readOrUndefined(() => readlinkSync("/proc/self/ns/pid")) ?? "")?.[0] ?? 0)
+
+/**
+ * Where pids and start times of this process count: one boot and one pid namespace on Linux, the host elsewhere. At most 8
+ * characters, the same in all processes of the place.
+ */
+const place = isLinux ? ((bootBits() ^ namespaceBits()) >>> 0).toString(16) : process.platform
 
 const parse = (startedAt: string): Moment => {
   const dot = startedAt.indexOf(".")
@@ -64,10 +71,16 @@ const readProc = (pid: number): { readonly start: string; readonly isZombie: boo
 const readPs = (pid: number): Effect.Effect<{ readonly start: string; readonly isZombie: boolean } | undefined> =>
   Effect.callback((resume) => {
     const env = { ...process.env, LC_ALL: "C", TZ: "UTC" }
+    // Loaded here, since it takes 2 ms and Linux needs none of it.
+    const { execFile } = process.getBuiltinModule("node:child_process")
     const child = execFile("ps", ["-o", "stat=,lstart=", "-p", `${pid}`], { env, timeout: 2_000 }, (error, stdout) => {
       const [stat, ...start] = stdout.trim().split(/\s+/)
       const found = error === null && stat !== undefined && start.length > 0
-      resume(Effect.succeed(found ? { start: shortHash(start.join(" ")), isZombie: stat.startsWith("Z") } : undefined))
+      resume(
+        Effect.succeed(
+          found ? { start: sha256(start.join(" ")).slice(0, 8), isZombie: stat.startsWith("Z") } : undefined
+        )
+      )
     })
     return Effect.sync(() => child.kill())
   })

@@ -15,11 +15,11 @@
 import type { Lease } from "@twinloop/core"
 import { Effect, Random, Schema } from "effect"
 import type { Scope } from "effect"
-import { createHash } from "node:crypto"
 import { chmodSync, lstatSync, mkdirSync, readdirSync, realpathSync, rmSync, writeFileSync } from "node:fs"
 import { createConnection } from "node:net"
 import { tmpdir } from "node:os"
 import { basename, dirname, join, resolve } from "node:path"
+import { sha256 } from "./Digest.ts"
 import * as ProcessIdentity from "./ProcessIdentity.ts"
 
 /** What a socket is for: wake-ups or control. */
@@ -59,7 +59,7 @@ const ownName = `twinloop-${process.getuid?.() ?? "user"}`
 
 const namePattern = /^([wc])-(\d+)-([0-9a-z.]*)-[0-9a-z]+$/
 
-const hash = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 12)
+const hash = (text: string): string => sha256(text).slice(0, 12)
 
 const addressOf = (path: string): string =>
   isWindows ? `\\\\.\\pipe\\twinloop-${hash(dirname(path))}-${basename(path)}` : path

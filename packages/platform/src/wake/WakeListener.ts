@@ -15,9 +15,9 @@
  */
 import { Effect, ScopedRef } from "effect"
 import type { Scope } from "effect"
-import { createHash } from "node:crypto"
 import { createServer } from "node:net"
 import type { Server, Socket } from "node:net"
+import { sha256 } from "./Digest.ts"
 import { claim, publish, SocketDirectoryError } from "./SocketDirectory.ts"
 import type { SocketFile } from "./SocketDirectory.ts"
 
@@ -25,7 +25,7 @@ import type { SocketFile } from "./SocketDirectory.ts"
 const maxSubscribers = 256
 
 /** How a topic is named on the wire: always 64 characters, whatever it contains. */
-export const keyOf = (topic: string): string => createHash("sha256").update(topic).digest("hex")
+export const keyOf = (topic: string): string => sha256(topic)
 
 const keyLength = 64
 
@@ -130,6 +130,8 @@ export const make = Effect.fnUntraced(function* (
     endpoint: file.address,
     notify: (topic) =>
       Effect.sync(() => {
+        // Most often nobody watches, and then there is no key to compute.
+        if (subscribers.byKey.size === 0) return
         for (const socket of subscribers.byKey.get(keyOf(topic)) ?? []) {
           if (socket.writableLength === 0) socket.write(byte)
         }
