@@ -25,6 +25,7 @@ import { RefreshLock } from "./http/RefreshLock.ts"
 import type { SessionStore } from "./http/SessionStore.ts"
 import type { NotLoggedIn } from "./http/SessionTokens.ts"
 import * as SqliteSessionStore from "./http/SqliteSessionStore.ts"
+import * as SqliteClient from "./sqlite/SqliteClient.ts"
 import * as SqliteStores from "./sqlite/SqliteStores.ts"
 import * as WakeSocket from "./wake/WakeSocket.ts"
 
@@ -75,7 +76,9 @@ const suspendables = Layer.effect(
   Effect.gen(function* () {
     const sockets = yield* HttpSockets
     const wake = yield* WakeSocket.WakeListening
+    const database = yield* SqliteClient.SqliteClient
     return [
+      { name: "copying the database's log", suspend: database.settled, resume: Effect.void },
       { name: "HTTP connections", suspend: sockets.close, resume: Effect.void },
       { name: "the wake-up socket", suspend: wake.close, resume: wake.open }
     ]

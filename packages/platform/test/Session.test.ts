@@ -3,9 +3,9 @@ import { Effect, Layer, Redacted } from "effect"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { DatabaseSync } from "node:sqlite"
 import type { AccountSession } from "../src/http/Session.ts"
 import { tokensOf } from "../src/http/Session.ts"
+import * as Kit from "./SqliteKit.ts"
 import * as SessionStore from "../src/http/SessionStore.ts"
 import * as SqliteSessionStore from "../src/http/SqliteSessionStore.ts"
 import * as SqliteStores from "../src/sqlite/SqliteStores.ts"
@@ -158,9 +158,7 @@ describe("A database of schema version 1", () => {
       const within = <A, E>(use: (store: SessionStore.SessionStore["Service"]) => Effect.Effect<A, E>) =>
         Effect.flatMap(SessionStore.SessionStore, use).pipe(Effect.provide(sqlite(filename), { local: true }))
       yield* within((store) => SessionStore.replace(store, session("a1")))
-      const db = new DatabaseSync(filename)
-      db.exec("DROP TABLE account_device; DELETE FROM twinloop_migrations WHERE migration_id = 2")
-      db.close()
+      Kit.turnBack(filename, 1)
       const device = yield* within((store) => store.device)
       assert.deepStrictEqual(device, { userId: "@alice:test", deviceId: "DEVICE" })
     })

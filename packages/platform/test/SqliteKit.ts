@@ -7,7 +7,8 @@ import type { Scope } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { SqliteStores } from "../src/sqlite/index.ts"
+import { DatabaseSync } from "node:sqlite"
+import { Migrations, SqliteStores } from "../src/sqlite/index.ts"
 
 /** A directory that is deleted when the scope ends. */
 export const temporaryDirectory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
@@ -53,3 +54,31 @@ export const commit = (since: string, bodies: ReadonlyArray<unknown>): SyncStore
   crypto: [],
   quarantined: []
 })
+
+/** What undoes each schema version: the tables as they were before it, with what is in them. */
+const undo: { readonly [version: number]: string } = {
+  2: `DROP TABLE account_device`,
+  3: `CREATE TABLE old_timeline_entry (
+      room INTEGER NOT NULL, position INTEGER NOT NULL, event_id TEXT, event TEXT, prev_batch TEXT,
+      CHECK ((event_id IS NULL) = (event IS NULL)), PRIMARY KEY (room, position)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO old_timeline_entry SELECT room, position, event_id, event, prev_batch FROM timeline_entry;
+    DROP TABLE timeline_entry;
+    ALTER TABLE old_timeline_entry RENAME TO timeline_entry;
+    CREATE UNIQUE INDEX timeline_entry_event_id ON timeline_entry (room, event_id) WHERE event_id IS NOT NULL;
+    CREATE TABLE old_state_event (
+      room INTEGER NOT NULL, type TEXT NOT NULL, state_key TEXT NOT NULL, event TEXT NOT NULL,
+      PRIMARY KEY (room, type, state_key)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO old_state_event SELECT room, type, state_key, event FROM state_event;
+    DROP TABLE state_event;
+    ALTER TABLE old_state_event RENAME TO state_event`
+}
+
+/** Turns a closed database back to an earlier schema version, as the software of that version left it. */
+export const turnBack = (filename: string, version: number): void => {
+  const db = new DatabaseSync(filename)
+  for (let later = Migrations.knownVersion; later > version; later--) db.exec(undo[later]!)
+  db.exec(`DELETE FROM twinloop_migrations WHERE migration_id > ${version}`)
+  db.close()
+}

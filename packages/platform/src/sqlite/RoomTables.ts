@@ -46,15 +46,17 @@ const replaceState = `INSERT OR REPLACE INTO state_event (room, type, state_key,
 const deleteStateEvent = `DELETE FROM state_event WHERE room = ? AND type = ? AND state_key = ?`
 const selectState = `SELECT event FROM state_event WHERE room = ? AND type = ? ORDER BY state_key`
 const selectStateEvent = `SELECT event FROM state_event WHERE room = ? AND type = ? AND state_key = ?`
-const replaceEntry = `INSERT OR REPLACE INTO timeline_entry
-  (room, position, event_id, event, prev_batch) VALUES (?, ?, ?, ?, ?)`
+const insertEvent = `INSERT INTO timeline_entry (room, position, event_id, event) VALUES (?, ?, ?, ?)`
+const replaceGap = `INSERT OR REPLACE INTO timeline_entry (room, position, prev_batch) VALUES (?, ?, ?)`
 const deleteEntry = `DELETE FROM timeline_entry WHERE room = ? AND position = ?`
-const selectPosition = `SELECT position FROM timeline_entry WHERE room = ? AND event_id = ?`
+/** By the index of the ids' beginnings. */
+const hasId = `substr(event_id, 2, 8) = substr(?2, 2, 8) AND event_id = ?2`
+const selectPosition = `SELECT position FROM timeline_entry WHERE room = ?1 AND ${hasId}`
 const selectLast = `SELECT position, event IS NULL AS gap FROM timeline_entry
   WHERE room = ? AND position < ? ORDER BY position DESC LIMIT 1`
 const selectEntries = `SELECT position, event, prev_batch FROM timeline_entry
   WHERE room = ? AND position < ? ORDER BY position DESC LIMIT ?`
-const selectEvent = `SELECT event FROM timeline_entry WHERE room = ? AND event_id = ?`
+const selectEvent = `SELECT event FROM timeline_entry WHERE room = ?1 AND ${hasId}`
 const replaceAccountData = `INSERT OR REPLACE INTO account_data (connection, room_id, type, event) VALUES (?, ?, ?, ?)`
 const selectAccountData = `SELECT event FROM account_data WHERE connection = ? AND room_id = ? AND type = ?`
 
@@ -97,9 +99,9 @@ const writeTimeline = (
 ): void => {
   const { closed, gap, events } = TimelineOrder.place(stored, commit.timeline, commit.gap)
   for (const index of closed) transaction.run(deleteEntry, room, index)
-  if (gap !== undefined) transaction.run(replaceEntry, room, gap.index, null, null, gap.prevBatch ?? null)
+  if (gap !== undefined) transaction.run(replaceGap, room, gap.index, gap.prevBatch ?? null)
   for (const { index, event } of events) {
-    transaction.run(replaceEntry, room, index, event.event_id, JSON.stringify(event), null)
+    transaction.run(insertEvent, room, index, event.event_id, JSON.stringify(event))
   }
 }
 

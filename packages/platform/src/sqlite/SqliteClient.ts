@@ -25,6 +25,7 @@ import { SqlClient, SqlError, Statement } from "effect/sql"
 import type { SqlConnection } from "effect/sql"
 import { DatabaseSync } from "node:sqlite"
 import type { SQLInputValue, StatementSync } from "node:sqlite"
+import * as Checkpoints from "./Checkpoints.ts"
 import * as SqliteFile from "./SqliteFile.ts"
 
 export interface SqliteClientConfig {
@@ -79,6 +80,8 @@ export interface SqliteClient extends SqlClient.SqlClient {
   ) => Effect.Effect<A, E | SqlError.SqlError>
   /** Like `transactionSync`, but only reads: one consistent view, which waits for no writer and holds up none. */
   readonly readSync: <A>(body: (reader: SyncReader) => A) => Effect.Effect<A, SqlError.SqlError>
+  /** Waits for a checkpoint that runs in the background (`Checkpoints.ts`); there is a new one only after a new commit. */
+  readonly settled: Effect.Effect<void>
 }
 
 /** The client with what only SQLite has; `SqlClient.SqlClient` is the same object. */
@@ -250,9 +253,12 @@ const makeSync = (
   assertUnmoved: () => void,
   prepare: Prepare,
   semaphore: Semaphore.Semaphore,
+  checkpoints: Checkpoints.Checkpoints,
   openTransaction: SqlClient.SqlClient["transactionService"]
 ): Pick<SqliteClient, "transactionSync" | "readSync"> => {
   const transaction = makeTransaction(prepare)
+  /** Length of the log after the last write. */
+  let logPages = 0
   const run = <A, E>(
     begin: ReadonlyArray<string>,
     body: (transaction: SyncTransaction) => Result.Result<A, E>
@@ -260,7 +266,9 @@ const makeSync = (
     const attempt = Effect.suspend((): Effect.Effect<A, E | SqlError.SqlError> => {
       try {
         if (begin !== beginRead) assertUnmoved()
-        return Effect.fromResult(runTransaction(db, transaction, begin, body))
+        const result = runTransaction(db, transaction, begin, body)
+        if (begin !== beginRead) logPages = checkpoints.length()
+        return Effect.fromResult(result)
       } catch (cause) {
         const stored = isSqliteCause(cause) || cause instanceof SyntaxError || !db.isOpen
         return stored ? Effect.fail(sqlError("execute a transaction")(cause)) : Effect.die(cause)
@@ -269,7 +277,9 @@ const makeSync = (
     return Effect.flatMap(Effect.serviceOption(openTransaction), (open) =>
       Option.isSome(open)
         ? Effect.die(new Error("a synchronous transaction inside withTransaction would wait for itself"))
-        : semaphore.withPermit(attempt)
+        : Effect.tap(semaphore.withPermit(attempt), () =>
+            begin === beginRead ? Effect.void : checkpoints.shorten(logPages)
+          )
     )
   }
   return {
@@ -340,6 +350,8 @@ export const make = Effect.fnUntraced(function* (
   const prepare = makePrepare(db, options.prepareCacheSize ?? 200)
   const semaphore = yield* Semaphore.make(1)
   yield* Effect.addFinalizer(() => closeInTurn(db, semaphore))
+  const canShare = options.readonly !== true && options.exclusive !== true && !SqliteFile.isMemory(options.filename)
+  const checkpoints = canShare ? yield* Checkpoints.make(db, SqliteFile.nameOf(options.filename)) : Checkpoints.none
   const client = yield* SqlClient.make({
     ...SqlClient.makeSqliteAcquirers({
       connection: Effect.succeed(makeConnection(db, prepare)),
@@ -354,8 +366,8 @@ export const make = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"], ...Object.entries(options.spanAttributes ?? {})]
   })
-  const sync = makeSync(db, assertUnmoved, prepare, semaphore, client.transactionService)
-  return Object.assign(client, { config: options, ...sync })
+  const sync = makeSync(db, assertUnmoved, prepare, semaphore, checkpoints, client.transactionService)
+  return Object.assign(client, { config: options, settled: checkpoints.settled, ...sync })
 })
 
 /** The client as `SqlClient.SqlClient` and as {@link SqliteClient}; see {@link make} for its errors. */
