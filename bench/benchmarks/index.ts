@@ -1,5 +1,6 @@
 /** Every benchmark, in the order in which they run. */
 import type { Make } from "../Benchmark.ts"
+import * as Start from "./Start.ts"
 import * as Sync from "./Sync.ts"
 
-export const all: Make = (options) => [...Sync.make(options)]
+export const all: Make = (options) => [...Sync.make(options), ...Start.make(options)]

@@ -7,6 +7,8 @@ import { monitorEventLoopDelay } from "node:perf_hooks"
 import { setTimeout } from "node:timers/promises"
 import type { Answered, Plan, Planned } from "../homeserver/CannedHomeserver.ts"
 
+export { peakMegabytes } from "./Memory.ts"
+
 /** Named numbers; each name ends in its unit. */
 export type Figures = { readonly [name: string]: number }
 
@@ -20,9 +22,6 @@ export const finish = (figures: Figures): void => {
 
 /** Milliseconds on the host's monotonic clock, which all its processes share. */
 export const nowMillis = (): number => Number(process.hrtime.bigint()) / 1e6
-
-/** The most memory that the process has had, in megabytes. */
-export const peakMegabytes = (): number => (process.resourceUsage().maxRSS * 1_024) / 1e6
 
 /** The value below which a share of the values lies; `NaN` of none. */
 export const quantile = (values: ReadonlyArray<number>, share: number): number => {
