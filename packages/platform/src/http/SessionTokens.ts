@@ -114,7 +114,9 @@ const adopt = Effect.fnUntraced(function* (env: Env, failed: StoredSession) {
   return yield* goOnWith(env, stored)
 })
 
-const gone = Effect.fail(loggedOut("This installation has been logged out meanwhile. Log in again.", true))
+const gone = Effect.suspend(() =>
+  Effect.fail(loggedOut("This installation has been logged out meanwhile. Log in again.", true))
+)
 
 /** Without a refresh token, the homeserver's refusal is the last word; with none yet (`cause`), the token may still do. */
 const hopeless = (session: StoredSession, cause: Failure | undefined): Effect.Effect<StoredSession, Failure> =>
