@@ -87,7 +87,7 @@ const apply = Effect.fnUntraced(function* (
     quarantined
   })
   yield* env.crypto.committed
-  if (entries.length > 0) yield* env.inbox.committed
+  if (entries.length > 0) yield* env.inbox.committed(entries)
   yield* Metrics.applied(entries.length, quarantined.length)
 })
 

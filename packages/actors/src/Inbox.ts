@@ -8,12 +8,13 @@
  * while the loops don't run), I6 (announced after the commit), I10 (rows are read by pages, and what everybody has consumed
  * is deleted).
  *
- * Gotchas: a consumer that dies between handling an entry and moving its cursor is given the entry again. Handle entries
- * idempotently, by `sequence`. Nothing is deleted that a consumer hasn't read, however long ago it last ran: one that
+ * Gotchas: the cursor moves at the end of a page, and every `CURSOR_MILLIS` before that; so a consumer that dies is given
+ * again what it handled in the last `CURSOR_MILLIS`, and what it was at. Handle entries idempotently, by `sequence`. What this
+ * process has just committed is handed over without being read again, which halves the cost of a batch. Nothing is deleted that a consumer hasn't read, however long ago it last ran: one that
  * won't run again must be taken off with `SyncStore.forgetConsumer`, or else the inbox grows for ever.
  */
 import { type StoreError, SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
-import { Context, Effect, Latch, Layer, PubSub, Schedule } from "effect"
+import { Clock, Context, Effect, Exit, Latch, Layer, PubSub, Schedule } from "effect"
 
 /** Tries again while the store is busy or full (invariant I9). */
 const patience =
@@ -26,17 +27,20 @@ const patience =
       )
     })
 
+/** How long a cursor may lag behind what was handled: a row is written 10 times a second at most, however fast a consumer is. */
+const CURSOR_MILLIS = 100
+
 export class Inbox extends Context.Service<
   Inbox,
   {
-    /** For the extension loop: this process has committed rows. */
-    readonly committed: Effect.Effect<void>
+    /** For the extension loop: this process has committed these rows, in this order. */
+    committed(entries: ReadonlyArray<SyncStore.InboxEntry>): Effect.Effect<void>
     /** For the service: its loops run, or have ended. While they have, nobody looks at the store for other processes' rows. */
     setActive(active: boolean): Effect.Effect<void>
     /**
      * Handles every entry after a consumer's cursor, in order, and then new ones as they are committed, by this process or
-     * by another. The cursor moves past an entry once its handler has succeeded; a handler that fails ends this with its
-     * error and is given the entry again next time. A busy or full store is tried again, with backoff, for as long as it
+     * by another. The cursor moves past entries whose handlers have succeeded; a handler that fails ends this with its
+     * error and is given its entry again next time, and only that one. A busy or full store is tried again, with backoff, for as long as it
      * lasts; another fault of the store ends this. Runs until interrupted.
      */
     consume<E, R>(
@@ -58,25 +62,50 @@ export class Inbox extends Context.Service<
         Effect.andThen(Effect.sleep(config.waitPollMillis)),
         Effect.andThen(active.await)
       )
-      const commits = yield* Effect.acquireRelease(PubSub.sliding<void>(1), PubSub.shutdown)
+      // One batch is kept for a consumer that is busy: who misses one finds its rows in the store.
+      const commits = yield* Effect.acquireRelease(
+        PubSub.sliding<ReadonlyArray<SyncStore.InboxEntry>>(1),
+        PubSub.shutdown
+      )
+      const read = (cursor: number) => patiently(store.readInbox({ after: cursor, limit: config.inboxPage }))
 
       const consume: Inbox["Service"]["consume"] = (consumer, handler) =>
         Effect.gen(function* () {
-          // Subscribed before the first look, and one signal is kept: a commit between a look and the wait ends the wait.
-          const signals = yield* PubSub.subscribe(commits)
-          let cursor = yield* patiently(store.inboxCursor(consumer))
-          while (true) {
-            const page = yield* patiently(store.readInbox({ after: cursor, limit: config.inboxPage }))
+          // Subscribed before the first look: a commit between a look and the wait ends the wait.
+          const batches = yield* PubSub.subscribe(commits)
+          let stored = yield* patiently(store.inboxCursor(consumer))
+          let handled = stored
+          const move = Effect.suspend(() =>
+            store.advanceInbox({ consumer, sequence: handled, keep: config.inboxKept })
+          ).pipe(Effect.tap(() => Effect.sync(() => void (stored = handled))))
+          const handle = Effect.fnUntraced(function* (page: ReadonlyArray<SyncStore.InboxEntry>) {
+            let movedAt = yield* Clock.currentTimeMillis
             for (const entry of page) {
               yield* handler(entry)
-              cursor = entry.sequence
-              yield* patiently(store.advanceInbox({ consumer, sequence: cursor, keep: config.inboxKept }))
+              handled = entry.sequence
+              const nowMillis = yield* Clock.currentTimeMillis
+              if (nowMillis - movedAt < CURSOR_MILLIS) continue
+              yield* patiently(move)
+              movedAt = nowMillis
             }
-            if (page.length === 0) yield* Effect.raceFirst(PubSub.take(signals), nextLook)
+            if (handled > stored) yield* patiently(move)
+          })
+          const nextPage = Effect.gen(function* () {
+            const batch = yield* Effect.raceFirst(PubSub.take(batches), Effect.as(nextLook, []))
+            return batch[0]?.sequence === handled + 1 ? batch : yield* read(handled)
+          })
+          let page = yield* read(handled)
+          while (true) {
+            // A handler that fails or is interrupted doesn't undo what was handled before it. Should the store fail as well,
+            // those entries come again.
+            yield* Effect.onExit(handle(page), (exit) =>
+              Exit.isFailure(exit) && handled > stored ? Effect.ignore(move) : Effect.void
+            )
+            page = page.length === config.inboxPage ? yield* read(handled) : yield* nextPage
           }
         }).pipe(Effect.scoped)
       return Inbox.of({
-        committed: Effect.asVoid(PubSub.publish(commits, undefined)),
+        committed: (entries) => Effect.asVoid(PubSub.publish(commits, entries)),
         setActive: (isActive) => Effect.asVoid(isActive ? active.open : active.close),
         consume
       })

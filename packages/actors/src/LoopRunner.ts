@@ -87,16 +87,21 @@ const ended = (env: Env, name: string): Effect.Effect<void> =>
 export const awaitSnapshot = (env: Env, predicate: (snapshot: Snapshot) => boolean): Effect.Effect<void> =>
   Effect.asVoid(Stream.runHead(Stream.filter(SubscriptionRef.changes(env.snapshot), predicate)))
 
-/** Keeps the handle of a living loop, and publishes its state, until the loop ends. `ready` runs once others see the handle. */
+/**
+ * Keeps the handle of a living loop, and publishes its status when that changes, until the loop ends. `ready` runs once
+ * others see the handle.
+ */
 const follow = <A, S>(
   handle: Ref.Ref<Option.Option<A>>,
   loop: A & { readonly changes: Stream.Stream<S> },
-  publish: (state: S) => Effect.Effect<void>,
+  statusOf: (state: S) => SyncServiceMachine.LoopStatus,
+  publish: (status: SyncServiceMachine.LoopStatus) => Effect.Effect<void>,
   ready: Effect.Effect<void>
 ): Effect.Effect<never> =>
   Ref.set(handle, Option.some(loop)).pipe(
     Effect.andThen(ready),
-    Effect.andThen(Stream.runForEach(loop.changes, publish)),
+    // A loop that goes round has another state twice per response, and the same status for hours.
+    Effect.andThen(Stream.runForEach(Stream.changes(Stream.map(loop.changes, statusOf)), publish)),
     Effect.andThen(Effect.never),
     Effect.ensuring(Ref.set(handle, Option.none()))
   )
@@ -109,7 +114,8 @@ const runMain = (env: Env) =>
       follow(
         env.main,
         loop,
-        (state) => setStatus(env, { main: SyncServiceMachine.mainStatus(state) }),
+        SyncServiceMachine.mainStatus,
+        (main) => setStatus(env, { main }),
         // The view may have changed since the loop was made, when nobody could tell it.
         Effect.flatMap(Ref.get(env.view), loop.look)
       ),
@@ -124,7 +130,8 @@ const runExtension = (env: Env) =>
       follow(
         env.extension,
         loop,
-        (state) => setStatus(env, { extension: SyncServiceMachine.extensionStatus(state) }),
+        SyncServiceMachine.extensionStatus,
+        (extension) => setStatus(env, { extension }),
         Effect.void
       ),
     setStatus(env, { extension: SyncServiceMachine.stopped })

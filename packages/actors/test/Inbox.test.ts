@@ -20,7 +20,7 @@ const makeWriter = Effect.fnUntraced(function* (world: World) {
     }))
     const sent = last === 0 ? {} : { sentSince: `${last}` }
     last += count
-    yield* world.store.commitExtension(fence, {
+    return yield* world.store.commitExtension(fence, {
       ...sent,
       position: { since: `${last}` },
       inbox,
@@ -70,7 +70,7 @@ describe("Inbox", () => {
       yield* settle
       assert.deepStrictEqual(seen, upTo(250), "more than two pages")
       yield* write(1)
-      yield* process.inbox.committed
+      yield* process.inbox.committed([])
       yield* settle
       assert.deepStrictEqual(seen, upTo(251))
     })
@@ -103,7 +103,7 @@ describe("Inbox", () => {
       )
       yield* settle
       yield* write(3)
-      yield* process.inbox.committed
+      yield* process.inbox.committed([])
       yield* settle
       assert.deepStrictEqual([quick.seen, slow.seen], [upTo(3), []])
       yield* advance("30 seconds")
@@ -201,7 +201,7 @@ describe("Inbox", () => {
 
       // The commit wakes the second, which looks and waits again, before the first one gets to wait.
       yield* write(1)
-      yield* process.inbox.committed
+      yield* process.inbox.committed([])
       yield* settle
       assert.deepStrictEqual([first.seen, second.seen], [[], [1]])
       yield* Deferred.succeed(goOn, undefined)
@@ -234,7 +234,64 @@ describe("Inbox", () => {
         left.map((entry) => entry.sequence),
         upTo(30).slice(20)
       )
-      assert.deepStrictEqual(limits, [7, 7, 7, 7, 7, 7])
+      assert.deepStrictEqual(limits, [7, 7, 7, 7, 7])
+    })
+  )
+
+  it.effect("hands over what was just committed without reading it again, and reads what was missed", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld()
+      const write = yield* makeWriter(world)
+      const reads: Array<number> = []
+      const process = yield* startProcess(world, "a", {
+        store: (store) => ({
+          ...store,
+          readInbox: (request) => {
+            reads.push(request.after)
+            return store.readInbox(request)
+          }
+        })
+      })
+      const { handle, seen } = recorder()
+      yield* Effect.forkChild(process.inbox.consume("app", handle))
+      yield* settle
+      yield* process.inbox.committed(yield* write(3))
+      yield* settle
+      yield* process.inbox.committed(yield* write(2))
+      yield* settle
+      assert.deepStrictEqual(seen, upTo(5))
+      assert.deepStrictEqual(reads, [0], "only at the start")
+
+      // Another process committed rows in between, of which nothing was said here.
+      yield* write(4)
+      yield* process.inbox.committed(yield* write(1))
+      yield* settle
+      assert.deepStrictEqual(seen, upTo(10))
+      assert.deepStrictEqual(reads, [0, 5])
+    })
+  )
+
+  it.effect("moves the cursor of a slow consumer every 100 ms, and passes over nothing that it has handled", () =>
+    Effect.gen(function* () {
+      const { process, world, write } = yield* setUp
+      const { handle, seen } = recorder()
+      yield* write(10)
+      const slowly = (entry: SyncStore.InboxEntry) => Effect.andThen(Effect.sleep("60 millis"), handle(entry))
+      const consuming = yield* Effect.forkChild(process.inbox.consume("app", slowly))
+      const cursors: Array<readonly [handled: number, cursor: number]> = []
+      for (let step = 0; step < 5; step++) {
+        yield* advance("60 millis")
+        cursors.push([seen.length, yield* world.store.inboxCursor("app")])
+      }
+      assert.deepStrictEqual(cursors, [
+        [1, 0],
+        [2, 2],
+        [3, 2],
+        [4, 4],
+        [5, 4]
+      ])
+      yield* Fiber.interrupt(consuming)
+      assert.strictEqual(yield* world.store.inboxCursor("app"), 5)
     })
   )
 })

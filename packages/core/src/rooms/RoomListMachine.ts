@@ -139,36 +139,40 @@ const insertAll = (
   inserted: ReadonlyArray<Room>,
   sorter: RoomSorters.RoomSorter
 ): ReadonlyArray<Room> => {
-  const merged: Array<Room> = []
+  const parts: Array<ReadonlyArray<Room>> = []
   let taken = 0
   for (const room of inserted.toSorted(sorter)) {
     const place = placeOf(sorted, room, sorter)
-    for (const other of sorted.slice(taken, place)) merged.push(other)
-    merged.push(room)
+    parts.push(sorted.slice(taken, place), [room])
     taken = place
   }
-  return merged.concat(sorted.slice(taken))
+  return new Array<Room>().concat(...parts, sorted.slice(taken))
 }
 
-/** The places of the rooms that are in the list, as they were before the update. */
-const placesOf = (view: RoomListView, affected: ReadonlySet<RoomId>): ReadonlySet<number> => {
+/** What is left of a list without the entries at these places, ascending. */
+const without = (entries: ReadonlyArray<Room>, places: ReadonlyArray<number>): ReadonlyArray<Room> => {
+  const parts = places.map((place, index) => entries.slice(index === 0 ? 0 : places[index - 1]! + 1, place))
+  return new Array<Room>().concat(...parts, entries.slice((places.at(-1) ?? -1) + 1))
+}
+
+/** The places of the rooms that are in the list, as they were before the update; ascending. */
+const placesOf = (view: RoomListView, affected: ReadonlySet<RoomId>): ReadonlyArray<number> => {
   const lookup = lookupIn(view.rooms)
-  const places = new Set<number>()
+  const places: Array<number> = []
   for (const roomId of affected) {
     const room = lookup(roomId)
     if (room === undefined) continue
     const place = placeOf(view.matching, room, view.sorter)
-    if (view.matching[place]?.roomId === roomId) places.add(place)
+    if (view.matching[place]?.roomId === roomId) places.push(place)
   }
-  return places
+  return places.sort((left, right) => left - right)
 }
 
 const updateMatching = (view: RoomListView, rooms: Rooms, affected: ReadonlySet<RoomId>): ReadonlyArray<Room> => {
   // Above one room in eight, sorting everything is the cheaper way.
   if (affected.size * 8 > view.matching.length) return matchingIn({ ...view, rooms })
   const lookup = lookupIn(rooms)
-  const places = placesOf(view, affected)
-  const kept = view.matching.filter((_, index) => !places.has(index))
+  const kept = without(view.matching, placesOf(view, affected))
   const inserted: Array<Room> = []
   for (const roomId of affected) {
     const room = lookup(roomId)

@@ -52,7 +52,7 @@ const deleteEntry = `DELETE FROM timeline_entry WHERE room = ? AND position = ?`
 /** By the index of the ids' beginnings. */
 const hasId = `substr(event_id, 2, 8) = substr(?2, 2, 8) AND event_id = ?2`
 const selectPosition = `SELECT position FROM timeline_entry WHERE room = ?1 AND ${hasId}`
-const selectLast = `SELECT position, event IS NULL AS gap FROM timeline_entry
+const selectLast = `SELECT position, event_id IS NULL AS gap FROM timeline_entry
   WHERE room = ? AND position < ? ORDER BY position DESC LIMIT 1`
 const selectEntries = `SELECT position, event, prev_batch FROM timeline_entry
   WHERE room = ? AND position < ? ORDER BY position DESC LIMIT ?`

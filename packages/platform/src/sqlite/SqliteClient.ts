@@ -133,13 +133,13 @@ const fileError = (cause: unknown): SqlError.SqlError =>
     reason: new SqlError.ConnectionError({ cause, message: "Failed to prepare the file", operation: "open" })
   })
 
-/** A statement cache: a Map keeps its insertion order, so the first key is the least recently used. */
+/** A statement cache, first in first out: a hit costs one look-up, since a page of rooms has thousands. */
 const makePrepare = (db: DatabaseSync, capacity: number) => {
   const cache = new Map<string, StatementSync>()
   return (sql: string): StatementSync => {
     const known = cache.get(sql)
-    const statement = known ?? db.prepare(sql)
-    if (known !== undefined) cache.delete(sql)
+    if (known !== undefined) return known
+    const statement = db.prepare(sql)
     const oldest = cache.keys().next()
     if (cache.size >= capacity && oldest.done !== true) cache.delete(oldest.value)
     cache.set(sql, statement)
@@ -200,25 +200,17 @@ const makeConnection = (db: DatabaseSync, prepare: Prepare): SqlConnection.Conne
   }
 }
 
-const makeTransaction = (prepare: Prepare): SyncTransaction => {
-  const statement = (sql: string): StatementSync => {
-    const prepared = prepare(sql)
-    prepared.setReadBigInts(false)
-    prepared.setReturnArrays(false)
-    return prepared
-  }
-  return {
-    run: (sql, ...params) => {
-      const { changes, lastInsertRowid } = statement(sql).run(...params)
-      return { changes: Number(changes), lastInsertRowid: Number(lastInsertRowid) }
-    },
-    // node:sqlite types rows as records of values; the statement beside the type argument says which columns there are.
-    get: <Row extends object>(sql: string, ...params: ReadonlyArray<SQLInputValue>) =>
-      statement(sql).get(...params) as Row | undefined,
-    all: <Row extends object>(sql: string, ...params: ReadonlyArray<SQLInputValue>) =>
-      statement(sql).all(...params) as unknown as ReadonlyArray<Row>
-  }
-}
+const makeTransaction = (prepare: Prepare): SyncTransaction => ({
+  run: (sql, ...params) => {
+    const { changes, lastInsertRowid } = prepare(sql).run(...params)
+    return { changes: Number(changes), lastInsertRowid: Number(lastInsertRowid) }
+  },
+  // node:sqlite types rows as records of values; the statement beside the type argument says which columns there are.
+  get: <Row extends object>(sql: string, ...params: ReadonlyArray<SQLInputValue>) =>
+    prepare(sql).get(...params) as Row | undefined,
+  all: <Row extends object>(sql: string, ...params: ReadonlyArray<SQLInputValue>) =>
+    prepare(sql).all(...params) as unknown as ReadonlyArray<Row>
+})
 
 const rollBack = (db: DatabaseSync): void => {
   if (db.isTransaction) db.exec("ROLLBACK")
@@ -243,9 +235,13 @@ const runTransaction = <A, E>(
   }
 }
 
-const beginRead = ["BEGIN"]
-const beginWrite = ["PRAGMA synchronous = NORMAL", "BEGIN IMMEDIATE"]
-const beginDurable = ["PRAGMA synchronous = FULL", "BEGIN IMMEDIATE"]
+type Mode = "read" | "write" | "durable"
+
+const begin: { readonly [mode in Mode]: ReadonlyArray<string> } = {
+  read: ["BEGIN"],
+  write: ["PRAGMA synchronous = NORMAL", "BEGIN IMMEDIATE"],
+  durable: ["PRAGMA synchronous = FULL", "BEGIN IMMEDIATE"]
+}
 
 /** The synchronous hooks, which take turns with everything else that uses the connection. */
 const makeSync = (
@@ -260,14 +256,14 @@ const makeSync = (
   /** Length of the log after the last write. */
   let logPages = 0
   const run = <A, E>(
-    begin: ReadonlyArray<string>,
+    mode: Mode,
     body: (transaction: SyncTransaction) => Result.Result<A, E>
   ): Effect.Effect<A, E | SqlError.SqlError> => {
     const attempt = Effect.suspend((): Effect.Effect<A, E | SqlError.SqlError> => {
       try {
-        if (begin !== beginRead) assertUnmoved()
-        const result = runTransaction(db, transaction, begin, body)
-        if (begin !== beginRead) logPages = checkpoints.length()
+        if (mode !== "read") assertUnmoved()
+        const result = runTransaction(db, transaction, begin[mode], body)
+        if (mode !== "read") logPages = checkpoints.length()
         return Effect.fromResult(result)
       } catch (cause) {
         const stored = isSqliteCause(cause) || cause instanceof SyntaxError || !db.isOpen
@@ -278,13 +274,13 @@ const makeSync = (
       Option.isSome(open)
         ? Effect.die(new Error("a synchronous transaction inside withTransaction would wait for itself"))
         : Effect.tap(semaphore.withPermit(attempt), () =>
-            begin === beginRead ? Effect.void : checkpoints.shorten(logPages)
+            mode === "read" ? Effect.void : checkpoints.shorten(logPages)
           )
     )
   }
   return {
-    transactionSync: ({ durable }, body) => run(durable ? beginDurable : beginWrite, body),
-    readSync: (body) => run(beginRead, (reader) => Result.succeed(body(reader)))
+    transactionSync: ({ durable }, body) => run(durable ? "durable" : "write", body),
+    readSync: (body) => run("read", (reader) => Result.succeed(body(reader)))
   }
 }
 
@@ -347,14 +343,14 @@ export const make = Effect.fnUntraced(function* (
   const db = yield* open(options)
   yield* retryBusy(Effect.try({ try: () => configure(db, options), catch: sqlError("open the database") }))
 
-  const prepare = makePrepare(db, options.prepareCacheSize ?? 200)
+  const capacity = options.prepareCacheSize ?? 200
   const semaphore = yield* Semaphore.make(1)
   yield* Effect.addFinalizer(() => closeInTurn(db, semaphore))
   const canShare = options.readonly !== true && options.exclusive !== true && !SqliteFile.isMemory(options.filename)
   const checkpoints = canShare ? yield* Checkpoints.make(db, SqliteFile.nameOf(options.filename)) : Checkpoints.none
   const client = yield* SqlClient.make({
     ...SqlClient.makeSqliteAcquirers({
-      connection: Effect.succeed(makeConnection(db, prepare)),
+      connection: Effect.succeed(makeConnection(db, makePrepare(db, capacity))),
       semaphore,
       isTransaction: () => db.isTransaction
     }),
@@ -366,7 +362,8 @@ export const make = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"], ...Object.entries(options.spanAttributes ?? {})]
   })
-  const sync = makeSync(db, assertUnmoved, prepare, semaphore, checkpoints, client.transactionService)
+  // Statements of its own, since those of the connection are set to give rows as its caller likes.
+  const sync = makeSync(db, assertUnmoved, makePrepare(db, capacity), semaphore, checkpoints, client.transactionService)
   return Object.assign(client, { config: options, settled: checkpoints.settled, ...sync })
 })
 
