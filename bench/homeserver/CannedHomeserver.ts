@@ -121,7 +121,7 @@ export class CannedHomeserver {
   private readonly parked = new Set<() => void>()
   private plan: Plan = { kind: "nothing", count: 0 }
   private planned = 0
-  /** News told so far, over all plans. */
+  /** News told since a client came afresh, over all plans. */
   private told = 0
   private log: Array<Answered> = []
   readonly server: Server
@@ -198,6 +198,8 @@ export class CannedHomeserver {
     const connection = known === undefined || asked.fresh ? { sent: new Set<number>(), count: 0 } : known
     this.connections.set(asked.connection, connection)
     const rooms = this.unsent(asked, connection)
+    // The next contestant is told the same news.
+    if (asked.fresh && asked.windows.length > 0) this.told = 0
     const isPlanned = this.planned < this.plan.count && this.concerns(asked)
     if (rooms.length > 0 || asked.fresh || (asked.timeoutMillis === 0 && !isPlanned)) {
       this.respond(asked, response, connection, rooms, false)

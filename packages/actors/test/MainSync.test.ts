@@ -69,7 +69,7 @@ const busy = new StoreError.StoreBusy({ message: "somebody else is writing" })
 
 describe("MainSync", () => {
   describe("windows", () => {
-    it.effect("grows the window to every room without waiting, then holds the line open", () =>
+    it.effect("asks page by page for every room without waiting, then holds the line open", () =>
       Effect.gen(function* () {
         const { exchanges, process, syncs } = yield* setUp(220)
         yield* startMain(process)
@@ -78,8 +78,8 @@ describe("MainSync", () => {
           seen.map(({ request }) => [windowOf(request), request.timeoutMillis]),
           [
             [[0, 19], 0],
-            [[0, 99], 0],
-            [[0, 199], 0],
+            [[20, 99], 0],
+            [[100, 199], 0],
             [[0, 219], 0],
             [[0, 219], 30_000]
           ]
