@@ -6,7 +6,8 @@
  *
  * Gotchas: a response's fibers are never interrupted by a change of view, only the request is: what has arrived is
  * committed. Starting again reads the rooms from the store, so whatever was committed and not yet published is published
- * then.
+ * then. A start that goes on from a position reads them beside its first request, and not before it: the request needs
+ * none of them, and 10 000 rooms take 100 ms.
  *
  * Not here: what happens next (`MainLoopMachine`), what a response does to rooms (`MainIngest`).
  */
@@ -19,7 +20,7 @@ import {
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Clock, Duration, Effect, Random } from "effect"
+import { Clock, Duration, Effect, Fiber, Random, Ref } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
 import * as LoopFailure from "./LoopFailure.ts"
@@ -49,25 +50,52 @@ interface Env {
   readonly store: SyncStore.SyncStore["Service"]
   readonly rooms: RoomList.RoomList["Service"]
   readonly connId: string
+  /** Whether the room list has been given what is stored. Without it, nothing is committed. */
+  readonly restored: Ref.Ref<boolean>
 }
 
 const orFail = LoopFailure.orInput("main")
 
+/** Gives the room list what is stored. */
+const restore = Effect.fnUntraced(function* (env: Env) {
+  const { lists, rooms } = yield* env.store.loadMain(env.connId)
+  yield* env.rooms.reset({ rooms, lists })
+  yield* Ref.set(env.restored, true)
+  return rooms
+})
+
 const load = Effect.fnUntraced(function* (env: Env) {
-  const snapshot = yield* env.store.loadMain(env.connId)
-  const count = snapshot.lists[MainLoopMachine.ROOMS_LIST]
-  yield* env.rooms.reset({ rooms: snapshot.rooms, lists: snapshot.lists })
+  const { lists, pos } = yield* env.store.mainPosition(env.connId)
+  yield* Ref.set(env.restored, false)
+  // Everything is sent again after a start without a position, and what isn't is gone: the machine must know what there was.
+  const rooms = pos === undefined ? yield* restore(env) : []
   return {
     _tag: "Loaded" as const,
-    pos: snapshot.pos,
-    count,
-    rooms: snapshot.rooms.map((room) => room.roomId),
+    pos,
+    count: lists[MainLoopMachine.ROOMS_LIST],
+    rooms: rooms.map((room) => room.roomId),
     nowMillis: yield* Clock.currentTimeMillis
   }
 })
 
+/** A request is written once its connection is there: two turns of the event loop where the homeserver is near. */
+const letRequestGo = Effect.repeat(Effect.yieldNow, { times: 2 })
+
+/**
+ * Asks, and gives the room list what is stored while the request is on its way, unless that has been done: also when the
+ * homeserver can't be reached.
+ */
+const ask = Effect.fnUntraced(function* (env: Env, request: SlidingSync.SyncRequest) {
+  const asked = Effect.timed(env.homeserver.sync(request))
+  if (yield* Ref.get(env.restored)) return yield* asked
+  const asking = yield* Effect.forkChild(asked, { startImmediately: true })
+  yield* letRequestGo
+  yield* restore(env)
+  return yield* Fiber.join(asking)
+})
+
 const poll = (env: Env, epoch: number, request: SlidingSync.SyncRequest): Effect.Effect<Input> =>
-  Effect.timed(env.homeserver.sync(request)).pipe(
+  ask(env, request).pipe(
     Effect.flatMap(([took, response]) =>
       Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({
         _tag: "Polled",
@@ -107,6 +135,7 @@ const commit = Effect.fnUntraced(function* (env: Env, command: Extract<Command, 
 
 const expire = Effect.fnUntraced(function* (env: Env) {
   yield* env.store.expireMain(env.connId)
+  if (!(yield* Ref.get(env.restored))) yield* restore(env)
   const rooms = yield* env.rooms.all
   return { _tag: "Expired" as const, rooms: rooms.keys(), nowMillis: yield* Clock.currentTimeMillis }
 })
@@ -152,7 +181,8 @@ export const make = Effect.fnUntraced(function* (
     homeserver,
     store: yield* SyncStore.SyncStore,
     rooms: yield* RoomList.RoomList,
-    connId: connId(sync.role)
+    connId: connId(sync.role),
+    restored: yield* Ref.make(false)
   }
   const config: MainLoopMachine.Config = { sync, connId: env.connId, ownUserId: homeserver.session.userId }
   const actor = yield* Actor.make<State, Input, Command, never>({

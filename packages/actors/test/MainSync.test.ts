@@ -137,6 +137,54 @@ describe("MainSync", () => {
       })
     )
 
+    it.effect("asks from a stored position before it reads the rooms, and commits nothing until it has read them", () =>
+      Effect.gen(function* () {
+        const { process, roomIds, world } = yield* setUp(10)
+        yield* startMain(process)
+        yield* process.kill
+        yield* world.sim.sendMessage(roomIds[0]!, world.session.userId, "while it was away")
+
+        const order: Array<string> = []
+        const again = yield* startProcess(world, "app", {
+          homeserver: (port) => ({
+            ...port,
+            sync: (request) =>
+              Effect.andThen(
+                Effect.sync(() => order.push("asked")),
+                port.sync(request)
+              )
+          }),
+          store: (port) => ({
+            ...port,
+            loadMain: (connId) => Effect.tap(port.loadMain(connId), () => Effect.sync(() => order.push("read"))),
+            commitMain: (commit) =>
+              Effect.andThen(
+                Effect.sync(() => order.push("committed")),
+                port.commitMain(commit)
+              )
+          })
+        })
+        yield* startMain(again)
+        assert.deepStrictEqual(order.slice(0, 3), ["asked", "read", "committed"])
+        assert.lengthOf(yield* again.rooms.rooms, 10)
+        assert.strictEqual((yield* again.rooms.get(roomIds[0]!))?.latestEvent?.content.body, "while it was away")
+      })
+    )
+
+    it.effect("shows the rooms that it knows when the homeserver can't be reached", () =>
+      Effect.gen(function* () {
+        const { process, world } = yield* setUp(10)
+        yield* startMain(process)
+        yield* process.kill
+        yield* world.sim.unreachable
+
+        const again = yield* startProcess(world, "app")
+        const main = yield* startMain(again)
+        assert.strictEqual((yield* main.state)._tag, "BackingOff")
+        assert.lengthOf(yield* again.rooms.rooms, 10)
+      })
+    )
+
     it.effect("starts with a small window again after half an hour of silence", () =>
       Effect.gen(function* () {
         const { process, syncs, world } = yield* setUp(220)

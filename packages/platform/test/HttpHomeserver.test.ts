@@ -51,16 +51,26 @@ describe("HttpHomeserver", () => {
     it.live("is the unstable one where /versions offers it to this account", () =>
       answered([ok], (server) =>
         Effect.gen(function* () {
-          const response = yield* sync(syncRequest({ pos: "0/s1", timeoutMillis: 7 }))
+          const response = yield* sync(syncRequest({ timeoutMillis: 7 }))
           assert.strictEqual(response.pos, "1/s")
           assert.strictEqual(server.asked(versionsPath)[0]?.authorization, `Bearer ${accessToken}`)
           const [asked] = server.asked(unstablePath)
           assert.strictEqual(asked?.authorization, `Bearer ${accessToken}`)
-          assert.deepStrictEqual(asked?.query, { pos: "0/s1", timeout: "7" })
+          assert.deepStrictEqual(asked?.query, { timeout: "7" })
           assert.deepStrictEqual(asked?.body, {
             conn_id: "encryption",
             extensions: { to_device: { enabled: true, since: "5", limit: 100 }, e2ee: { enabled: true } }
           })
+        })
+      )
+    )
+
+    it.live("isn't asked for by who has a position: the unstable one is tried at once", () =>
+      answered([ok], (server) =>
+        Effect.gen(function* () {
+          yield* sync(syncRequest({ pos: "0/s1", timeoutMillis: 7 }))
+          assert.deepStrictEqual(server.asked(unstablePath)[0]?.query, { pos: "0/s1", timeout: "7" })
+          assert.strictEqual(server.requests.length, 1)
         })
       )
     )

@@ -98,10 +98,14 @@ export interface MainCommit {
   readonly quarantined: ReadonlyArray<Quarantined>
 }
 
-/** What a connection knew when it last committed. */
-export interface MainSnapshot {
+/** Where a connection stands: what its next request needs. */
+export interface MainPosition {
   readonly pos?: string
   readonly lists: { readonly [key: string]: number }
+}
+
+/** What a connection knew when it last committed. */
+export interface MainSnapshot extends MainPosition {
   readonly rooms: ReadonlyArray<Room>
 }
 
@@ -131,6 +135,8 @@ export class SyncStore extends Context.Service<
     /** Drops the extension connection's `pos` (never `since`), fenced, after the homeserver declared it unknown. */
     expireExtension(fence: Fence): Effect.Effect<void, StoreError>
 
+    /** Where a connection stood when it last committed, without its rooms, which take a hundred times as long to read. */
+    mainPosition(connId: string): Effect.Effect<MainPosition, StoreError>
     /** What a connection knew when it last committed; empty for a new one. */
     loadMain(connId: string): Effect.Effect<MainSnapshot, StoreError>
     /** Writes one page. Refused with `Moved` if another process used the connection since. */

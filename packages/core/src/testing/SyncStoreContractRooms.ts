@@ -28,6 +28,7 @@ const rooms = (test: Test): void => {
     Effect.gen(function* () {
       const store = yield* SyncStore
       assert.deepStrictEqual(yield* store.loadMain(connId), { lists: {}, rooms: [] })
+      assert.deepStrictEqual(yield* store.mainPosition(connId), { lists: {} })
       assert.deepStrictEqual(yield* timelineIds, [])
       assert.deepStrictEqual(yield* store.state({ connId, roomId, type: "m.room.name" }), [])
       assert.strictEqual(yield* store.event(connId, roomId, "$1"), undefined)
@@ -47,6 +48,7 @@ const rooms = (test: Test): void => {
         lists: { all: 7 },
         rooms: [{ ...typing, typing: [] }]
       })
+      assert.deepStrictEqual(yield* store.mainPosition(connId), { pos: "p1", lists: { all: 7 } })
       const renamed = room(roomId, { name: "B" })
       yield* store.commitMain(page("p2", { sentPos: "p1", rooms: [roomCommit({ room: renamed })] }))
       assert.deepStrictEqual(yield* store.loadMain(connId), { pos: "p2", lists: {}, rooms: [renamed] })

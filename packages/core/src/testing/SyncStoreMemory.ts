@@ -118,6 +118,11 @@ const make = Effect.gen(function* () {
     expireExtension: (fence) =>
       run("expireExtension", Effect.andThen(checkFence(leases, fence), Ref.update(database, State.expireExtension))),
 
+    mainPosition: (connId) =>
+      read("mainPosition", (state) => {
+        const { pos, lists } = State.connectionOf(state, connId)
+        return { ...(pos === undefined ? {} : { pos }), lists }
+      }),
     loadMain: (connId) =>
       read("loadMain", (state) => {
         const { pos, lists, rooms } = State.connectionOf(state, connId)

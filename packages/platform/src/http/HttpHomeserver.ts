@@ -1,7 +1,8 @@
 /**
  * The homeserver over HTTP: adapter of core's `Homeserver` port for a stored login.
  *
- * Includes the choice of the sliding-sync spelling, by what `/versions` says and by what the endpoints answer.
+ * Includes the choice of the sliding-sync spelling, by what `/versions` says and by what the endpoints answer; by the
+ * answers alone where there is a position.
  *
  * Invariants: I4 (an interrupted call has closed its request), I7 (what a response holds that can't be understood is
  * quarantined, not thrown on), I10 (limits of time and size).
@@ -105,9 +106,14 @@ const unsupported = (env: Env, why: string): Failure =>
     })
   })
 
-const chosenSpelling = Effect.fnUntraced(function* (env: Env) {
+/**
+ * The spelling to try first. Who has a position has been answered before, so that one of the two is there: the more common
+ * one is tried at once, which saves a start a round trip.
+ */
+const chosenSpelling = Effect.fnUntraced(function* (env: Env, asked: SlidingSync.SyncRequest) {
   const known = yield* Ref.get(env.spelling)
   if (known !== undefined) return known
+  if (asked.pos !== undefined) return "unstable"
   const { slidingSync } = yield* capabilities(env)
   return slidingSync ?? (yield* unsupported(env, "its /versions doesn't offer it"))
 })
@@ -133,9 +139,9 @@ const syncAs = Effect.fnUntraced(function* (
   return decoded.success
 })
 
-/** In the spelling that the homeserver has; what `/versions` says is tried first, the other spelling next. */
+/** In the spelling that the homeserver has; the other one is tried when the first isn't there. */
 const sync = Effect.fn("HttpHomeserver.sync")(function* (env: Env, asked: SlidingSync.SyncRequest) {
-  const spelling = yield* chosenSpelling(env)
+  const spelling = yield* chosenSpelling(env, asked)
   const other = spelling === "unstable" ? "v4" : "unstable"
   const neither = Effect.flatMap(Ref.set(env.spelling, undefined), () =>
     Effect.fail(unsupported(env, "neither of its two endpoints is there"))

@@ -48,14 +48,14 @@ interface Done {
   readonly problem: string | undefined
 }
 
-const { Worker: NodeWorker } = process.getBuiltinModule("node:worker_threads")
-
 class Copier {
   private worker: Worker | undefined
   private nextId = 0
   private readonly waiting = new Map<number, (problem: string | undefined) => void>()
 
   private start(): Worker {
+    // Loaded here, since most processes never need it.
+    const { Worker: NodeWorker } = process.getBuiltinModule("node:worker_threads")
     const worker = new NodeWorker(`(${thread.toString()})()`, { eval: true, execArgv: [] })
     worker.on("message", ({ id, problem }: Done) => {
       this.waiting.get(id)?.(problem)

@@ -164,15 +164,19 @@ export const expire = (transaction: SyncTransaction, connId: string): void => {
   transaction.run(clearPos, connId)
 }
 
-/** What a connection knew when it last committed. */
-export const load = (reader: SyncReader, connId: string): SyncStore.MainSnapshot => {
+/** Where a connection stands. */
+export const position = (reader: SyncReader, connId: string): SyncStore.MainPosition => {
   const connection = reader.get<ConnectionRecord>(selectConnection, connId)
-  const rooms = reader.all<{ summary: string }>(selectSummaries, connId).map((row) => decode<Room.Room>(row.summary))
   return {
     ...(connection === undefined || connection.pos === null ? {} : { pos: connection.pos }),
-    lists: connection === undefined ? {} : decode(connection.lists),
-    rooms
+    lists: connection === undefined ? {} : decode(connection.lists)
   }
+}
+
+/** What a connection knew when it last committed. */
+export const load = (reader: SyncReader, connId: string): SyncStore.MainSnapshot => {
+  const rooms = reader.all<{ summary: string }>(selectSummaries, connId).map((row) => decode<Room.Room>(row.summary))
+  return { ...position(reader, connId), rooms }
 }
 
 const toEntry = ({ position: index, event, prev_batch }: EntryRecord): SyncStore.TimelineEntry => {

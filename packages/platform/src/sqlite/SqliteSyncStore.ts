@@ -55,6 +55,7 @@ const make = Effect.gen(function* () {
         ExtensionTables.expire(transaction, fencing, fence)
       ),
 
+    mainPosition: (connId) => read("read the main position", (reader) => RoomTables.position(reader, connId)),
     loadMain: (connId) => read("load the rooms", (reader) => RoomTables.load(reader, connId)),
     commitMain: (commit) =>
       write("commit the rooms", false, (transaction, quarantine) => RoomTables.commit(transaction, commit, quarantine)),
