@@ -91,5 +91,6 @@ const app = Effect.gen(function* () {
   return figures
 }).pipe(Effect.scoped)
 
-await TwinloopAccount.prepare(database, baseUrl)
-finish(await TwinloopAccount.run(database, app))
+void TwinloopAccount.prepare(database, baseUrl)
+  .then(() => TwinloopAccount.run(database, app))
+  .then(finish)

@@ -110,6 +110,13 @@ const poll = (env: Env, epoch: number, request: SlidingSync.SyncRequest): Effect
     )
   )
 
+/** From so many rooms on, a response is a page of a list: reading it and committing it take 10 ms each. */
+const PAGE_ROOMS = 20
+
+/** Lets timers, sockets and other fibers have their turn between the reading of a page and its commit. */
+const letOthers = (response: SlidingSync.SyncResponse): Effect.Effect<void> =>
+  response.rooms.length < PAGE_ROOMS ? Effect.void : Effect.yieldNow
+
 /** One response: into rooms by pure code, one transaction, then tell. */
 const commit = Effect.fnUntraced(function* (env: Env, command: Extract<Command, { _tag: "Commit" }>) {
   const { request, response } = command
@@ -124,7 +131,9 @@ const commit = Effect.fnUntraced(function* (env: Env, command: Extract<Command, 
     },
     response
   )
+  yield* letOthers(response)
   yield* env.store.commitMain(ingested.commit)
+  yield* letOthers(response)
   yield* env.rooms.publish({
     changed: [...ingested.changed, ...ingested.ephemeral],
     lists: ingested.lists

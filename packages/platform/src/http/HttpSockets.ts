@@ -57,17 +57,13 @@ const headersOf = ({ headers }: IncomingMessage): HttpTransport.TransportRespons
 
 /** Reads an answer to its end; `done` may be called again after that, and what counts is the first time. */
 const read = (answer: IncomingMessage, maxBytes: number, done: (answered: Answered) => void): void => {
-  const chunks: Array<Buffer> = []
-  let size = 0
-  answer.on("data", (chunk: Buffer) => {
-    size += chunk.length
-    if (size <= maxBytes) chunks.push(chunk)
-    else done(Effect.fail(HttpTransport.answerTooLarge(maxBytes)))
+  const body = new HttpTransport.Body(maxBytes)
+  answer.on("data", (part: Buffer) => {
+    if (!body.add(part)) done(Effect.fail(HttpTransport.answerTooLarge(maxBytes)))
   })
-  answer.once("end", () => {
-    const text = HttpTransport.textOf(chunks)
-    done(Effect.succeed({ status: answer.statusCode ?? 0, headers: headersOf(answer), text }))
-  })
+  answer.once("end", () =>
+    done(Effect.succeed({ status: answer.statusCode ?? 0, headers: headersOf(answer), text: body.end() }))
+  )
   // Stays on: a connection that is closed early may say so more than once.
   answer.on("error", (cause) => done(Effect.fail(HttpTransport.exchangeFailed(cause))))
 }

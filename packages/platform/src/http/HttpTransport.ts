@@ -69,27 +69,44 @@ export class HttpTransport extends Context.Service<
   }
 >()("@twinloop/platform/HttpTransport") {}
 
-/** The text of a body that came in parts. A byte order mark is no part of it. */
-export const textOf = (chunks: ReadonlyArray<Uint8Array>): string => {
-  const text = Buffer.concat(chunks).toString("utf8")
-  return text.charCodeAt(0) === 0xfeff ? text.slice(1) : text
+/**
+ * A body that comes in parts, decoded as it comes: its bytes can go at once, and no copy of all of them is ever made. A
+ * byte order mark is no part of the text.
+ */
+export class Body {
+  private readonly decoder = new TextDecoder()
+  private text = ""
+  private bytes = 0
+  private readonly maxBytes: number
+
+  constructor(maxBytes: number) {
+    this.maxBytes = maxBytes
+  }
+
+  /** Takes the next part; gives false, and takes nothing, when the body is too large. */
+  add(part: Uint8Array): boolean {
+    this.bytes += part.byteLength
+    if (this.bytes > this.maxBytes) return false
+    this.text += this.decoder.decode(part, { stream: true })
+    return true
+  }
+
+  /** The whole text, after the last part. */
+  end(): string {
+    return this.text + this.decoder.decode()
+  }
 }
 
 const readText = (response: HttpClientResponse.HttpClientResponse, maxBytes: number) =>
   Effect.suspend(() => {
-    const chunks: Array<Uint8Array> = []
-    let size = 0
+    const body = new Body(maxBytes)
     return response.stream.pipe(
-      Stream.runForEachArray((part) =>
-        Effect.suspend(() => {
-          for (const chunk of part) {
-            chunks.push(chunk)
-            size += chunk.byteLength
-          }
-          return size > maxBytes ? Effect.fail(answerTooLarge(maxBytes)) : Effect.void
-        })
+      Stream.runForEachArray((parts) =>
+        Effect.suspend(() =>
+          parts.every((part) => body.add(part)) ? Effect.void : Effect.fail(answerTooLarge(maxBytes))
+        )
       ),
-      Effect.map(() => textOf(chunks))
+      Effect.map(() => body.end())
     )
   })
 
