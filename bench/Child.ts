@@ -3,7 +3,8 @@ import { Effect } from "effect"
 import type { Scope } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { join, parse } from "node:path"
+import { fileURLToPath, pathToFileURL } from "node:url"
 import * as Program from "../test/processes/Program.ts"
 import type { Figures } from "./contestants/Figures.ts"
 import type { Options } from "./homeserver/CannedHomeserver.ts"
@@ -31,9 +32,37 @@ export const start = <Line>(
 ): Effect.Effect<Program.Program<Line>, never, Scope.Scope> =>
   Program.startFile<Line>(file(path), { args: [JSON.stringify(task)], ...options })
 
+/** A directory that is gone when the scope closes. */
+export const temporaryDirectory = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "twinloop-bench-"))),
+  (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
+)
+
+/** A program in one file, and where V8 keeps what it compiled of it. */
+export interface Bundle {
+  readonly file: string
+  readonly cache: string
+}
+
+/** Makes one file of a program of this folder, for as long as the scope is open. */
+export const bundled = Effect.fnUntraced(function* (path: string) {
+  const directory = yield* temporaryDirectory
+  const bundle: Bundle = { file: join(directory, `${parse(path).name}.cjs`), cache: join(directory, "cache") }
+  // Loaded when it is needed: a bundler is not what a list of benchmarks should wait for.
+  const bundler = yield* Effect.promise(() => import("../scripts/bundle.ts"))
+  yield* Effect.promise(() => bundler.bundle(fileURLToPath(file(path)), bundle.file))
+  return bundle
+})
+
 /** Runs a contestant to its end, and gives the figures that it prints. */
-export const figures = Effect.fnUntraced(function* (path: string, task: object, options: NodeOptions = {}) {
-  const program = yield* start<Figures>(path, task, options)
+export const figures = Effect.fnUntraced(function* (
+  { cache, file }: Bundle,
+  task: object,
+  flags: ReadonlyArray<string> = []
+) {
+  const args = [JSON.stringify(task)]
+  const options = { args, flags, env: { NODE_COMPILE_CACHE: cache } }
+  const program = yield* Program.startFile<Figures>(pathToFileURL(file), options)
   const { line } = yield* program.until("print its figures", () => true, { limitMillis: LIMIT_MILLIS })
   yield* program.ended
   return line
@@ -45,12 +74,6 @@ export const homeserver = Effect.fnUntraced(function* (options: Omit<Options, "s
   const { line } = yield* program.until("listen", () => true, { limitMillis: LIMIT_MILLIS })
   return line.baseUrl
 })
-
-/** A directory that is gone when the scope closes. */
-export const temporaryDirectory = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "twinloop-bench-"))),
-  (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
-)
 
 /** The path of a database that doesn't exist yet. */
 export const newDatabase = Effect.map(temporaryDirectory, (directory) => join(directory, "account.db"))

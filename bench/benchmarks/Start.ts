@@ -8,31 +8,12 @@ import { MainSync } from "@twinloop/actors"
 import { SyncConfig } from "@twinloop/core"
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
-import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import type { Aim, Benchmark, Contestant, Make, Options } from "../Benchmark.ts"
 import * as Child from "../Child.ts"
 import { answered, type Figures, nowMillis, plan } from "../contestants/Figures.ts"
 import type { StartLine } from "../contestants/start/StartLine.ts"
 import * as TwinloopAccount from "../contestants/TwinloopAccount.ts"
 import { BATCH } from "../homeserver/CannedHomeserver.ts"
-
-/** A program in one file, and where V8 keeps what it compiled of it. */
-interface Bundle {
-  readonly file: string
-  readonly cache: string
-}
-
-/** Makes one file of a program of `contestants/start`, for as long as the scope is open. */
-const bundled = Effect.fnUntraced(function* (name: string) {
-  const directory = yield* Child.temporaryDirectory
-  const bundle: Bundle = { file: join(directory, `${name}.cjs`), cache: join(directory, "cache") }
-  const entry = fileURLToPath(new URL(`../contestants/start/${name}.ts`, import.meta.url))
-  // Loaded when it is needed: a bundler is not what a list of benchmarks should wait for.
-  const bundler = yield* Effect.promise(() => import("../../scripts/bundle.ts"))
-  yield* Effect.promise(() => bundler.bundle(entry, bundle.file))
-  return bundle
-})
 
 /** What is known of a process from its start to its end. */
 interface Run {
@@ -74,11 +55,11 @@ const node = (args: ReadonlyArray<string>, env: { readonly [name: string]: strin
 
 const lineOf = (run: Run): StartLine => JSON.parse(run.output) as StartLine
 
-const start = ({ cache, file }: Bundle, ...args: ReadonlyArray<string>): Effect.Effect<Run> =>
+const start = ({ cache, file }: Child.Bundle, ...args: ReadonlyArray<string>): Effect.Effect<Run> =>
   node([file, ...args], { NODE_COMPILE_CACHE: cache })
 
 /** The same without reading or filling the cache. */
-const startCold = ({ file }: Bundle, ...args: ReadonlyArray<string>): Effect.Effect<Run> => node([file, ...args])
+const startCold = ({ file }: Child.Bundle, ...args: ReadonlyArray<string>): Effect.Effect<Run> => node([file, ...args])
 
 /** An account that is logged in, in a new database. */
 const account = Effect.fnUntraced(function* (baseUrl: string) {
@@ -110,8 +91,8 @@ const oneShot = (start: Effect.Effect<Run>): Effect.Effect<Figures> =>
 
 const oneShots = Effect.gen(function* () {
   const baseUrl = yield* Child.homeserver({ rooms: 1, timeline: 1, news: 0, batches: 10 })
-  const ours = yield* bundled("oneShot")
-  const peers = yield* bundled("oneShotJsSdk")
+  const ours = yield* Child.bundled("contestants/start/oneShot.ts")
+  const peers = yield* Child.bundled("contestants/start/oneShotJsSdk.ts")
   const database = yield* account(baseUrl)
   // The first answer of a connection brings no messages, so a cache of that run would lack what handles them.
   yield* startCold(ours, database)
@@ -176,8 +157,8 @@ const restartOfPeer = (baseUrl: string, start: Effect.Effect<Run>): Effect.Effec
 const applications = (rooms: number) =>
   Effect.gen(function* () {
     const baseUrl = yield* Child.homeserver({ rooms, timeline: 1, news: 0, batches: 1 })
-    const ours = yield* bundled("application")
-    const peers = yield* bundled("applicationJsSdk")
+    const ours = yield* Child.bundled("contestants/start/application.ts")
+    const peers = yield* Child.bundled("contestants/start/applicationJsSdk.ts")
     const database = yield* account(baseUrl)
     // The run before, which gets the rooms; a cache of it would hold what loads them and lack what starts again.
     yield* startCold(ours, database, `${rooms}`)

@@ -3,22 +3,27 @@
  *
  * It has no store in Node but memory, so nothing is persisted; its crypto isn't started. It asks for all rooms at once, as
  * its users do.
- *
- * Gotchas: it prints a line per room unless the console is silenced before it is loaded, which would double its latencies.
  */
-import { answered, finish, nowMillis, peakMegabytes, plan, quantile, task, watchStalls } from "./Figures.ts"
+import { silent } from "./start/silence.ts"
+import { ClientEvent, createClient } from "matrix-js-sdk"
+import { SlidingSync, SlidingSyncEvent, SlidingSyncState } from "matrix-js-sdk/lib/sliding-sync.js"
+import {
+  answered,
+  type Figures,
+  finish,
+  nowMillis,
+  peakMegabytes,
+  plan,
+  quantile,
+  task,
+  watchStalls
+} from "./Figures.ts"
 import { DEVICE, ME } from "../data/SyntheticAccount.ts"
 import { BATCH } from "../homeserver/CannedHomeserver.ts"
 import { PAUSE_MILLIS, type SyncTask } from "./SyncTask.ts"
 
-for (const level of ["log", "debug", "info", "warn", "error", "trace"] as const) console[level] = () => {}
-
-const { ClientEvent, createClient } = await import("matrix-js-sdk")
-const { SlidingSync, SlidingSyncEvent, SlidingSyncState } = await import("matrix-js-sdk/lib/sliding-sync.js")
-
 const { baseUrl, latencies, news, rooms, timeline, toDevice } = task<SyncTask>()
 
-const silent = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, getChild: () => silent }
 const client = createClient({ baseUrl, accessToken: "bench-token", userId: ME, deviceId: DEVICE, logger: silent })
 const list = { ranges: [[0, rooms - 1]], timeline_limit: timeline, required_state: [["*", "*"]] }
 const subscription = { timeline_limit: 20, required_state: [] }
@@ -55,46 +60,50 @@ const until = (more: number): Promise<void> =>
     look()
   })
 
-const figures: Record<string, number> = {}
-const stalls = watchStalls()
-const loaded = until(1)
-const startedAt = nowMillis()
-void client.startClient({ slidingSync, disablePresence: true })
-await loaded
-figures["ingestMillis"] = nowMillis() - startedAt
-figures["stallMillis"] = await stalls()
-figures["peakMegabytes"] = peakMegabytes()
-const known = client.getRooms().length
-if (known !== rooms) throw new Error(`${known} of ${rooms} rooms are known`)
+const work = async (): Promise<Figures> => {
+  const figures: Record<string, number> = {}
+  const stalls = watchStalls()
+  const loaded = until(1)
+  const startedAt = nowMillis()
+  void client.startClient({ slidingSync, disablePresence: true })
+  await loaded
+  figures["ingestMillis"] = nowMillis() - startedAt
+  figures["stallMillis"] = await stalls()
+  figures["peakMegabytes"] = peakMegabytes()
+  const known = client.getRooms().length
+  if (known !== rooms) throw new Error(`${known} of ${rooms} rooms are known`)
 
-if (news > 0) {
-  const from = nowMillis()
-  const processed = until(news)
-  await plan(baseUrl, { kind: "news", count: news })
-  await processed
-  figures["responsesPerSecond"] = (news * 1_000) / (nowMillis() - from)
+  if (news > 0) {
+    const from = nowMillis()
+    const processed = until(news)
+    await plan(baseUrl, { kind: "news", count: news })
+    await processed
+    figures["responsesPerSecond"] = (news * 1_000) / (nowMillis() - from)
+  }
+  if (latencies > 0) {
+    firstEvents.length = 0
+    const processed = until(latencies)
+    await plan(baseUrl, { kind: "news", count: latencies, delayMillis: PAUSE_MILLIS })
+    await processed
+    const sent = (await answered(baseUrl)).filter((line) => line.planned)
+    // A response of which no event is published (all redundant) has no latency.
+    const took = sent.flatMap(({ answeredAtMillis }, index) => {
+      const at = firstEvents[index]
+      return at === undefined ? [] : [at - answeredAtMillis]
+    })
+    figures["latencyP50Millis"] = quantile(took, 0.5)
+    figures["latencyP99Millis"] = quantile(took, 0.99)
+  }
+  if (toDevice > 0) {
+    const before = messages
+    const from = nowMillis()
+    const processed = until(toDevice)
+    await plan(baseUrl, { kind: "toDevice", count: toDevice })
+    await processed
+    if (messages - before !== toDevice * BATCH) throw new Error(`${messages - before} messages came`)
+    figures["toDevicePerSecond"] = (toDevice * BATCH * 1_000) / (nowMillis() - from)
+  }
+  return figures
 }
-if (latencies > 0) {
-  firstEvents.length = 0
-  const processed = until(latencies)
-  await plan(baseUrl, { kind: "news", count: latencies, delayMillis: PAUSE_MILLIS })
-  await processed
-  const sent = (await answered(baseUrl)).filter((line) => line.planned)
-  // A response of which no event is published (all redundant) has no latency.
-  const took = sent.flatMap(({ answeredAtMillis }, index) => {
-    const at = firstEvents[index]
-    return at === undefined ? [] : [at - answeredAtMillis]
-  })
-  figures["latencyP50Millis"] = quantile(took, 0.5)
-  figures["latencyP99Millis"] = quantile(took, 0.99)
-}
-if (toDevice > 0) {
-  const before = messages
-  const from = nowMillis()
-  const processed = until(toDevice)
-  await plan(baseUrl, { kind: "toDevice", count: toDevice })
-  await processed
-  if (messages - before !== toDevice * BATCH) throw new Error(`${messages - before} messages came`)
-  figures["toDevicePerSecond"] = (toDevice * BATCH * 1_000) / (nowMillis() - from)
-}
-finish(figures)
+
+void work().then(finish)

@@ -10,6 +10,9 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { Seeded } from "../../data/Seeded.ts"
 import { die, type Lock, obey, say, step, usage } from "./LockLine.ts"
 
+/** Long enough for a hand-over to be over, and far below any time that a lock is held. */
+const SAY_MILLIS = 20
+
 const takeTurn = async (lock: Lock, name: string, turn: number, hold: () => Promise<unknown>): Promise<void> => {
   say(step("asked", name, turn))
   const release = await lock.take(name)
@@ -17,7 +20,8 @@ const takeTurn = async (lock: Lock, name: string, turn: number, hold: () => Prom
   await hold()
   const released = step("released", name, turn)
   await release()
-  say(released)
+  // Not at once: whoever is woken by the release may have to wait until this process does nothing.
+  setTimeout(say, SAY_MILLIS, released)
 }
 
 const forever = (): Promise<never> => new Promise(() => {})

@@ -26,15 +26,17 @@ export type LimitLine =
 
 const { end, socket: path } = task<LimitTask>()
 
-/** The listening end is ready before anybody has connected. */
-const connected =
-  end === "listens"
-    ? new Promise<Socket>((resolve) => {
-        createServer(resolve).listen(path, () => say({ event: "ready" }))
-      })
-    : new Promise<Socket>((resolve) => {
-        const socket = createConnection(path, () => resolve(socket))
-      })
+/** The other end. The listening end is ready before anybody has connected. */
+const connected = new Promise<Socket>((resolve) => {
+  if (end === "listens") {
+    createServer(resolve).listen(path, () => say({ event: "ready" }))
+  } else {
+    const socket = createConnection(path, () => {
+      say({ event: "ready" })
+      resolve(socket)
+    })
+  }
+})
 
 const wake = async (count: number, seed: number): Promise<void> => {
   const seeded = new Seeded(seed)
@@ -60,11 +62,12 @@ obey((verb, [first, second]) => {
   if (verb === "wake") void wake(Number(first), Number(second))
   if (verb === "timer") void ring(Number(first))
 })
-const socket = await connected
-socket.on("data", (bytes: Buffer) => {
-  const woken: LimitLine = { event: "woken", atMillis: nowMillis() }
-  for (let byte = 0; byte < bytes.length; byte++) say(woken)
+void connected.then((socket) => {
+  socket.on("data", (bytes: Buffer) => {
+    const woken: LimitLine = { event: "woken", atMillis: nowMillis() }
+    for (let byte = 0; byte < bytes.length; byte++) say(woken)
+  })
+  socket.once("close", () => say({ event: "ended", atMillis: nowMillis() }))
+  // A process that is killed may reset the connection; `close` follows.
+  socket.on("error", () => {})
 })
-socket.once("close", () => say({ event: "ended", atMillis: nowMillis() }))
-socket.on("error", () => {})
-if (end === "connects") say({ event: "ready" })
