@@ -26,9 +26,9 @@ const linesOf = (states: ReadonlyArray<State>): ReadonlyArray<string> => {
   const lines: Array<string> = []
   let printed = RunText.nothingPrinted
   for (const event of states) {
-    const [next, line] = RunText.stateLine(printed, event)
+    const [next, said] = RunText.ofState(printed, event)
     printed = next
-    if (line !== undefined) lines.push(line)
+    if (said !== undefined) lines.push(said.isProgress ? `... ${said.text}` : said.text)
   }
   return lines
 }
@@ -45,6 +45,21 @@ describe("RunText", () => {
     assert.deepStrictEqual(linesOf([state("Offline", failing(refused, 1), failing(refused, 2))]), [
       `offline  both loops: trying again: ${refused}`
     ])
+  })
+
+  it("says how far loading has come in place of what it said before, and then that it is done", () => {
+    const page = (loaded: number): State => state("Running", { _tag: "Loading", loaded, total: 250 }, syncing)
+    assert.deepStrictEqual(linesOf([state("Running", loading, syncing), ...[0, 20, 100, 200].map(page)]), [
+      "running  main: loading; extension: in sync",
+      "running  main: loading, 0 of 250 rooms; extension: in sync",
+      "... running  main: loading, 20 of 250 rooms; extension: in sync",
+      "... running  main: loading, 100 of 250 rooms; extension: in sync",
+      "... running  main: loading, 200 of 250 rooms; extension: in sync"
+    ])
+    assert.deepStrictEqual(
+      linesOf([page(200), state("Running", syncing, syncing)]).at(-1),
+      "running  both loops: in sync"
+    )
   })
 
   it("doesn't flood while it is offline, says a new reason, and what comes afterwards", () => {

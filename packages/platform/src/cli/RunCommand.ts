@@ -10,6 +10,7 @@ import * as SocketDirectory from "../wake/SocketDirectory.ts"
 import { CommandFailed, exitCodes } from "./ExitCode.ts"
 import * as Flags from "./Flags.ts"
 import * as MonotonicClock from "./MonotonicClock.ts"
+import * as Output from "./Output.ts"
 import * as Parent from "./Parent.ts"
 import type { RunEvent } from "./RunEvent.ts"
 import * as RunStatus from "./RunStatus.ts"
@@ -28,20 +29,22 @@ type Print = (event: Unstamped) => Effect.Effect<void>
 /** Everything as JSON; for people only what says something new. */
 const printer = Effect.fnUntraced(function* (json: boolean): Effect.fn.Return<Print> {
   const printed = yield* Ref.make(RunText.nothingPrinted)
-  const lineOf = (event: RunEvent): Effect.Effect<string | undefined> => {
-    if (json) return Effect.succeed(JSON.stringify(event))
-    if (event.event !== "state") return Effect.succeed(RunText.line(event))
-    return Ref.modify(printed, (before) => {
-      const [after, line] = RunText.stateLine(before, event)
-      return [line, after]
-    })
-  }
-  return (event) =>
-    Effect.flatMap(MonotonicClock.nowMillis, (atMillis) =>
-      Effect.flatMap(lineOf({ ...event, atMillis } as RunEvent), (line) =>
-        line === undefined ? Effect.void : Console.log(line)
-      )
+  const progress = yield* Output.progress
+  const say = (event: RunEvent): Effect.Effect<void> => {
+    if (json) return Console.log(JSON.stringify(event))
+    if (event.event !== "state") return progress.line(RunText.line(event))
+    return Effect.flatMap(
+      Ref.modify(printed, (before) => {
+        const [after, said] = RunText.ofState(before, event)
+        return [said, after]
+      }),
+      (said) => {
+        if (said === undefined) return Effect.void
+        return said.isProgress ? progress.status(said.text) : progress.line(said.text)
+      }
     )
+  }
+  return (event) => Effect.flatMap(MonotonicClock.nowMillis, (atMillis) => say({ ...event, atMillis } as RunEvent))
 })
 
 const printStates = (print: Print) =>

@@ -1,4 +1,4 @@
-/** What `twinloop run` prints for people: one line per event. */
+/** What `twinloop run` prints for people: one line per event, and one that changes while rooms are loaded. */
 import * as Printable from "../Printable.ts"
 import type { RunEvent } from "./RunEvent.ts"
 
@@ -37,26 +37,35 @@ export interface Printed {
   readonly line: string
   /** Why it is offline, as far as that has been said since it is. */
   readonly reasons: ReadonlyArray<string>
+  /** Whether it said how far loading has come. */
+  readonly isLoading: boolean
 }
 
-export const nothingPrinted: Printed = { line: "", reasons: [] }
+export const nothingPrinted: Printed = { line: "", reasons: [], isLoading: false }
+
+/** What to print for a state: a line that stays, or how far it has come, in place of the line that said so before. */
+export interface Said {
+  readonly text: string
+  readonly isProgress: boolean
+}
 
 const reasonsOf = ({ extension, main }: StateEvent): ReadonlyArray<string> =>
   [main, extension].flatMap((status) => (status._tag === "BackingOff" ? [status.failure.message] : []))
 
 /**
- * The line for a state, or none when it says nothing new: the same words again, or, while the service is offline, another
- * try that fails for a reason that has been told.
+ * What to say of a state, or nothing when it says nothing new: the same words again, or, while the service is offline,
+ * another try that fails for a reason that has been told.
  */
-export const stateLine = (
-  printed: Printed,
-  event: StateEvent
-): readonly [printed: Printed, line: string | undefined] => {
+export const ofState = (printed: Printed, event: StateEvent): readonly [printed: Printed, said: Said | undefined] => {
   const text = line(event)
-  if (event.state !== "Offline") return [{ line: text, reasons: [] }, text === printed.line ? undefined : text]
+  const isLoading = event.main._tag === "Loading" && event.main.total !== undefined
+  const said = { text, isProgress: isLoading && printed.isLoading }
+  if (event.state !== "Offline") {
+    return [{ line: text, reasons: [], isLoading }, text === printed.line ? undefined : said]
+  }
   const reasons = new Set([...printed.reasons, ...reasonsOf(event)])
   const isOld = printed.reasons.length > 0 && reasons.size === printed.reasons.length
-  return [{ line: text, reasons: [...reasons] }, isOld ? undefined : text]
+  return [{ line: text, reasons: [...reasons], isLoading }, isOld ? undefined : said]
 }
 
 /** One line for an event, whatever words of others are in it. */
