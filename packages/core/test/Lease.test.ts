@@ -155,7 +155,10 @@ describe("Lease: the queue", () => {
     const a = lease.own("a", start)
     lease.queue("b", start)
     lease.release(a, start)
-    lease.own("b", start + 10)
+    // It begins with what it was handed, and its first renewal confirms it.
+    const b = lease.own("b", start + 10)
+    assert.strictEqual(blockerOf(lease.take("c", start + handoverMillis - 1)), "b")
+    lease.renew(b, start + 10)
     assert.strictEqual(blockerOf(lease.take("c", start + 10 + leaseMillis - 1)), "b")
     assert.isUndefined(blockerOf(lease.take("c", start + 10 + leaseMillis)))
   })

@@ -126,6 +126,15 @@ describe("LeaseMachine holds", () => {
     assert.deepStrictEqual(commands, [{ _tag: "RenewAfter", millis: 3_300 }])
   })
 
+  it("confirms at once what was handed over, and renews what was taken when a third of it is over", () => {
+    const renewsAfter = (expiresAtMillis: number) =>
+      after([{ _tag: "TakeAnswered", outcome: { ...grantedOutcome, expiresAtMillis }, nowMillis: now }])[1]
+    assert.deepStrictEqual(renewsAfter(now + 3_000), [{ _tag: "RenewAfter", millis: 0 }])
+    assert.deepStrictEqual(renewsAfter(now + 9_990), [{ _tag: "RenewAfter", millis: 3_290 }])
+    // An end that is too far away, after a step of the clock, puts nothing off.
+    assert.deepStrictEqual(renewsAfter(now + 3_600_000), [{ _tag: "RenewAfter", millis: 3_300 }])
+  })
+
   it("keeps a lease that is renewed late, long after it expired", () => {
     const [state] = after([granted, renewed(now + 70_000, now + 60_000)])
     assert.deepStrictEqual(state, { _tag: "Held", generation: 4, expiresAtMillis: now + 70_000 })

@@ -216,7 +216,7 @@ const renewOnce = Effect.fnUntraced(function* (env: Env, fence: Fence, expiresAt
 /** Renews for as long as the lease is ours; ends with the reason for which it is not. */
 const keep = Effect.fnUntraced(function* (env: Env, fence: Fence, held: Held) {
   let state: LeaseMachine.State = held
-  let millis = env.config.renewMillis
+  let millis = LeaseMachine.firstRenewAfter(env.config, held.expiresAtMillis, yield* Clock.currentTimeMillis)
   while (state._tag === "Held") {
     yield* Effect.sleep(millis)
     const input: LeaseMachine.Input = yield* renewOnce(env, fence, state.expiresAtMillis)
@@ -236,6 +236,9 @@ const whatFailed = (cause: Cause.Cause<StoreError>): string =>
 
 const release = (env: Env, fence: Fence) =>
   Effect.gen(function* () {
+    // An idle process takes longer to wake up than the store to write, so a waiter is woken first. It may look too early, which
+    // costs a read, and is told again.
+    yield* env.wake.notify(topic(fence.name))
     const nowMillis = yield* Clock.currentTimeMillis
     yield* env.store.release({ fence, nowMillis, handoverMillis: env.config.handoverMillis })
     yield* env.wake.notify(topic(fence.name))

@@ -95,6 +95,7 @@ export type TakeOutcome =
       readonly _tag: "Granted"
       readonly generation: number
       readonly slots: ReadonlyArray<number>
+      /** For what was handed over, this is sooner than a lease from now: the first renewal confirms it. */
       readonly expiresAtMillis: number
     }
   | { readonly _tag: "Busy"; readonly blocker: Blocker }
@@ -222,6 +223,25 @@ const queue = (table: LeaseTable, live: ReadonlyArray<Waiter>, request: TakeRequ
 }
 
 /**
+ * The grant of what is the asker's as it is: all that it wants was handed over at a release, and its ticket went with that.
+ * So nothing has to be written before the work can begin.
+ */
+const handedOver = (
+  table: LeaseTable,
+  own: ReadonlyArray<LeaseRow>,
+  { count, holder }: TakeRequest
+): TakeOutcome | undefined => {
+  const first = own[0]
+  if (first === undefined || own.length !== count) return undefined
+  if (own.some((row) => row.generation !== first.generation || row.expiresAtMillis !== first.expiresAtMillis)) {
+    return undefined
+  }
+  if (table.waiters.some((waiter) => waiter.holder === holder)) return undefined
+  const { expiresAtMillis, generation } = first
+  return { _tag: "Granted", generation, slots: own.map((row) => row.slot), expiresAtMillis }
+}
+
+/**
  * Decides a take: granted when enough permits are free, expired, dead or the asker's own, and nobody waits ahead.
  *
  * A permit that is the asker's own already (handed over at a release, or kept from before) needs no queueing. Gives the
@@ -232,6 +252,8 @@ export const decideTake = (table: LeaseTable, request: TakeRequest): readonly [L
   const rows = withAllSlots(table, request.permits)
   const live = liveWaiters(table, nowMillis).filter((waiter) => !isDead(request, waiter.holder))
   const own = rows.filter((row) => row.holder === holder && isHeld(row, nowMillis))
+  const handed = handedOver(table, own, request)
+  if (handed !== undefined) return [table, handed]
   const takeable = rows.filter((row) => row.holder === holder || !isHeld(row, nowMillis) || isDead(request, row.holder))
   const mayPass = own.length >= count || aheadOf(live, holder) === undefined
   if (mayPass && takeable.length >= count) {

@@ -98,6 +98,13 @@ const busy = (
   ]
 }
 
+/**
+ * How long after a grant the first renewal is due, in milliseconds: when that of a lease taken at this moment would be, and
+ * at once for what was handed over, which lasts for `handoverMillis` unless it is confirmed.
+ */
+export const firstRenewAfter = (config: LeaseMachineConfig, expiresAtMillis: number, nowMillis: number): number =>
+  Math.max(0, Math.min(config.renewMillis, expiresAtMillis - config.leaseMillis + config.renewMillis - nowMillis))
+
 const asking = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Asking" }>, input: Input): Step => {
   switch (input._tag) {
     case "TakeAnswered":
@@ -105,7 +112,7 @@ const asking = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Askin
         ? busy(config, state, input.outcome.blocker, input.nowMillis)
         : [
             { _tag: "Held", generation: input.outcome.generation, expiresAtMillis: input.outcome.expiresAtMillis },
-            [{ _tag: "RenewAfter", millis: config.renewMillis }]
+            [{ _tag: "RenewAfter", millis: firstRenewAfter(config, input.outcome.expiresAtMillis, input.nowMillis) }]
           ]
     case "TakeFailed": {
       const blocker: Blocker = { kind: "holder", holder: "", peer: {}, expiresAtMillis: Number.POSITIVE_INFINITY }

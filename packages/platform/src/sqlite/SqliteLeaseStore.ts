@@ -2,7 +2,8 @@
  * `LeaseStore` in SQLite, for processes that share a database file.
  *
  * Each call loads the rows of one name, asks the rules of `Lease.ts`, and writes the difference, in one transaction. When
- * there is no difference, a read was enough: waiters that only look hold up nobody's writes.
+ * there is no difference, a read was enough: waiters that only look, or find that the lease was handed to them, hold up
+ * nobody's writes.
  *
  * Invariants: I1 (the fenced commit of `SqliteSyncStore` reads the very rows that are written here).
  *
@@ -118,6 +119,19 @@ const make = Effect.gen(function* () {
       .transactionSync({ durable: false }, (transaction) => Result.succeed(body(transaction)))
       .pipe(StoreFault.guard(filename, operation))
 
+  const change = <A>(
+    operation: string,
+    name: string,
+    rule: (table: Lease.LeaseTable) => readonly [Lease.LeaseTable, A]
+  ) =>
+    write(operation, (transaction) => {
+      const before = load(transaction, name)
+      const [after, outcome] = rule(before)
+      save(transaction, name, before, after)
+      return outcome
+    })
+
+  /** Looks first, and changes something only if the look says so. */
   const decide = Effect.fnUntraced(function* <A>(
     operation: string,
     name: string,
@@ -126,12 +140,7 @@ const make = Effect.gen(function* () {
     const seen = yield* read(operation, (reader) => load(reader, name))
     const [wanted, outcome] = rule(seen)
     if (isSame(seen, wanted)) return outcome
-    return yield* write(operation, (transaction) => {
-      const before = load(transaction, name)
-      const [after, outcome] = rule(before)
-      save(transaction, name, before, after)
-      return outcome
-    })
+    return yield* change(operation, name, rule)
   })
 
   return LeaseStore.of({
@@ -143,7 +152,8 @@ const make = Effect.gen(function* () {
         const { changes } = transaction.run(updateExpiry, expiresAtMillis, leaseMillis, name, holder, generation)
         return changes === 0 ? undefined : expiresAtMillis
       }),
-    release: (request) => decide("release a lease", request.fence.name, (table) => Lease.decideRelease(table, request)),
+    // A holder who gives up his lease has something to write, so no look comes first.
+    release: (request) => change("release a lease", request.fence.name, (table) => Lease.decideRelease(table, request)),
     leave: (request) =>
       decide("leave the queue of a lease", request.name, (table) => Lease.decideLeave(table, request)),
     inspect: (name) => read("inspect a lease", (reader) => load(reader, name)),

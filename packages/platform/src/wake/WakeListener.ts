@@ -121,6 +121,13 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<WakeListener, SocketDirectoryError, Scope.Scope> {
   const subscribers: Subscribers = { connections: new Set(), byKey: new Map() }
   const file = yield* claim(directory, "w")
+  /** A digest takes as long as telling somebody; there are as many as leases. */
+  const keys = new Map<string, string>()
+  const knownKeyOf = (topic: string): string => {
+    const key = keys.get(topic) ?? keyOf(topic)
+    keys.set(topic, key)
+    return key
+  }
   const state = yield* ScopedRef.make<"open" | "closed">(() => "closed")
   const open = Effect.flatMap(ScopedRef.get(state), (current) =>
     current === "open" ? Effect.void : ScopedRef.set(state, Effect.as(serve(file, subscribers), "open" as const))
@@ -132,7 +139,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.sync(() => {
         // Most often nobody watches, and then there is no key to compute.
         if (subscribers.byKey.size === 0) return
-        for (const socket of subscribers.byKey.get(keyOf(topic)) ?? []) {
+        for (const socket of subscribers.byKey.get(knownKeyOf(topic)) ?? []) {
           if (socket.writableLength === 0) socket.write(byte)
         }
       }),

@@ -14,8 +14,8 @@
  */
 import { Wake } from "@twinloop/core"
 import type { Lease, WakeSignal } from "@twinloop/core"
-import { Context, Deferred, Effect, Layer, Option, Queue } from "effect"
-import type { Cause, Scope } from "effect"
+import { Context, Deferred, Effect, Layer, Option } from "effect"
+import type { Scope } from "effect"
 import { createConnection } from "node:net"
 import type { Socket } from "node:net"
 import * as ProcessIdentity from "./ProcessIdentity.ts"
@@ -25,10 +25,47 @@ import * as WakeListener from "./WakeListener.ts"
 /** How long a peer may take to acknowledge a subscription: wide of a stalled event loop, far below a lease. */
 const ackMillis = 250
 
+/**
+ * At most one signal that nobody has waited for yet; ends with the stream.
+ *
+ * Not a `Queue`: that resumes a waiter in another turn of the event loop, and a waiter for a lease is in a hurry.
+ */
+class Signals {
+  private isPending = false
+  private isEnded = false
+  private readonly waiters = new Set<(effect: Effect.Effect<boolean>) => void>()
+
+  offer(): void {
+    const [first] = this.waiters
+    if (first === undefined) this.isPending = true
+    else this.resume(first, true)
+  }
+
+  end(): void {
+    this.isEnded = true
+    for (const waiter of this.waiters) this.resume(waiter, false)
+  }
+
+  private resume(waiter: (effect: Effect.Effect<boolean>) => void, isSignal: boolean): void {
+    this.waiters.delete(waiter)
+    waiter(Effect.succeed(isSignal))
+  }
+
+  /** Waits for the next signal; `false` when there is none to come. */
+  readonly next: Effect.Effect<boolean> = Effect.callback((resume) => {
+    if (this.isPending || this.isEnded) {
+      const isSignal = this.isPending
+      this.isPending = false
+      return resume(Effect.succeed(isSignal))
+    }
+    this.waiters.add(resume)
+    return Effect.sync(() => this.waiters.delete(resume))
+  })
+}
+
 /** A subscription as the callbacks of its socket see it. */
 interface Watch {
-  /** Holds at most one signal; ends with the stream. */
-  readonly signals: Queue.Queue<void, Cause.Done>
+  readonly signals: Signals
   /** `true` when the peer has acknowledged, `false` when the stream ended before. */
   readonly acknowledged: Deferred.Deferred<boolean>
 }
@@ -40,13 +77,13 @@ const open = (endpoint: string, topic: string, watch: Watch): Socket => {
     const signals = isAcknowledged ? chunk.length : chunk.length - 1
     isAcknowledged = true
     Deferred.doneUnsafe(watch.acknowledged, Effect.succeed(true))
-    if (signals > 0) Queue.offerUnsafe(watch.signals, undefined)
+    if (signals > 0) watch.signals.offer()
   })
   // Refused, absent, reset: `close` follows, and says all that there is to say.
   socket.on("error", () => {})
   socket.once("close", () => {
     Deferred.doneUnsafe(watch.acknowledged, Effect.succeed(false))
-    Queue.endUnsafe(watch.signals)
+    watch.signals.end()
   })
   socket.unref().write(WakeListener.keyOf(topic))
   return socket
@@ -61,13 +98,14 @@ const start = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Started, never, Scope.Scope> {
   if (endpoint === undefined) return "Absent"
   const watch: Watch = {
-    signals: yield* Queue.sliding<void, Cause.Done>(1),
+    signals: new Signals(),
     acknowledged: yield* Deferred.make<boolean>()
   }
   const socket = yield* Effect.acquireRelease(
     // A path that no socket can have is refused with an exception.
     Effect.option(Effect.try(() => open(endpoint, topic, watch))),
-    (socket) => Effect.sync(() => Option.map(socket, (open) => open.destroy()))
+    // In the next turn of the event loop: closing takes as long as a look at the store, and a new holder need not wait for it.
+    (socket) => Effect.sync(() => Option.map(socket, (open) => setImmediate(() => open.destroy())))
   )
   if (Option.isNone(socket)) return "Absent"
   const answer = yield* Effect.timeoutOption(Deferred.await(watch.acknowledged), ackMillis)
@@ -82,9 +120,8 @@ const ended = (isDead: Effect.Effect<boolean>): Effect.Effect<WakeSignal> =>
 const wait = (peer: Lease.Peer, started: Started): Effect.Effect<WakeSignal> => {
   if (started === "Silent") return Effect.succeed("Unreachable")
   if (started === "Absent") return ended(Effect.map(ProcessIdentity.check(peer), (liveness) => liveness === "Dead"))
-  return Queue.take(started.signals).pipe(
-    Effect.as("Signalled" as const),
-    Effect.catch(() => ended(ProcessIdentity.confirmDead(peer)))
+  return Effect.flatMap(started.signals.next, (isSignal) =>
+    isSignal ? Effect.succeed("Signalled" as const) : ended(ProcessIdentity.confirmDead(peer))
   )
 }
 
