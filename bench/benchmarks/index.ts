@@ -1,6 +1,7 @@
 /** Every benchmark, in the order in which they run. */
 import type { Make } from "../Benchmark.ts"
+import * as Lock from "./Lock.ts"
 import * as Start from "./Start.ts"
 import * as Sync from "./Sync.ts"
 
-export const all: Make = (options) => [...Sync.make(options), ...Start.make(options)]
+export const all: Make = (options) => [...Sync.make(options), ...Start.make(options), ...Lock.make(options)]
