@@ -21,7 +21,7 @@ import {
   SyncServiceMachine,
   type SyncStore
 } from "@twinloop/core"
-import { Clock, Effect, Exit, Option, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { Clock, Effect, Exit, Option, PubSub, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
 import * as ExtensionSync from "./ExtensionSync.ts"
 import * as Inbox from "./Inbox.ts"
 import * as MainSync from "./MainSync.ts"
@@ -83,12 +83,17 @@ const ended = (env: Env, name: string): Effect.Effect<void> =>
     active: snapshot.active.filter((other) => other !== name)
   }))
 
-/** Waits until the snapshot is as asked; looks at the present one first. */
+/** Waits until the snapshot is as asked; looks at the present one first. No stream: a process may have a thousand who wait. */
 export const awaitSnapshot = (env: Env, predicate: (snapshot: Snapshot) => boolean): Effect.Effect<void> =>
-  Effect.asVoid(Stream.runHead(Stream.filter(SubscriptionRef.changes(env.snapshot), predicate)))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const snapshots = yield* PubSub.subscribe(env.snapshot.pubsub)
+      while (!predicate(yield* PubSub.take(snapshots)));
+    })
+  )
 
 /**
- * Keeps the handle of a living loop, and publishes its status when that changes, until the loop ends. `ready` runs once
+ * Keeps the handle of a living loop, and publishes its status when that changes, until the scope ends. `ready` runs once
  * others see the handle.
  */
 const follow = <A, S>(
@@ -97,14 +102,13 @@ const follow = <A, S>(
   statusOf: (state: S) => SyncServiceMachine.LoopStatus,
   publish: (status: SyncServiceMachine.LoopStatus) => Effect.Effect<void>,
   ready: Effect.Effect<void>
-): Effect.Effect<never> =>
-  Ref.set(handle, Option.some(loop)).pipe(
-    Effect.andThen(ready),
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    yield* Effect.acquireRelease(Ref.set(handle, Option.some(loop)), () => Ref.set(handle, Option.none()))
     // A loop that goes round has another state twice per response, and the same status for hours.
-    Effect.andThen(Stream.runForEach(Stream.changes(Stream.map(loop.changes, statusOf)), publish)),
-    Effect.andThen(Effect.never),
-    Effect.ensuring(Ref.set(handle, Option.none()))
-  )
+    const statuses = Stream.changes(Stream.map(loop.changes, statusOf))
+    yield* Effect.forkScoped(Effect.andThen(ready, Stream.runForEach(statuses, publish)))
+  })
 
 const runMain = (env: Env) =>
   Supervised.run(
@@ -158,24 +162,37 @@ const answers = Effect.fnUntraced(function* () {
   return Option.getOrElse(answered, () => false)
 })
 
+/** What the probe remembers from one outage to the next. */
+interface Outages {
+  attempt: number
+  lastMillis: number
+}
+
 /**
- * While a loop waits for the network: asks `/versions`, with backoff, and lets that loop try at once when an answer comes.
+ * While a loop waits for the network: asks `/versions` after a wait, and lets that loop try at once when an answer comes.
  *
  * The backoff starts over only when nobody has waited for the network for a while: an answer that didn't help counts as a
  * failure, so that a homeserver that answers the probe and drops the sync isn't asked in a hot loop.
  */
-const probe = Effect.fnUntraced(function* (env: Env) {
+const probe = Effect.fnUntraced(function* (env: Env, outages: Outages) {
   const config = yield* SyncConfig.SyncConfig
-  let attempt = 0
-  let offlineAt = Number.NEGATIVE_INFINITY
+  if ((yield* Clock.currentTimeMillis) - outages.lastMillis > config.backoffMaxMillis) outages.attempt = 0
+  yield* Effect.sleep(SupervisionPolicy.backoffMillis(config, outages.attempt, yield* Random.next))
+  outages.attempt = outages.attempt + 1
+  outages.lastMillis = yield* Clock.currentTimeMillis
+  const stillOffline = SyncServiceMachine.needsProbe(yield* SubscriptionRef.get(env.snapshot))
+  if (stillOffline && (yield* answers())) yield* retryOffline(env)
+})
+
+const isOver = (snapshot: Snapshot): boolean => !SyncServiceMachine.shouldRun(snapshot.intent)
+
+/** Waits until the loops should not run any more, and probes while one of them is offline. */
+const watch = Effect.fnUntraced(function* (env: Env) {
+  const outages: Outages = { attempt: 0, lastMillis: Number.NEGATIVE_INFINITY }
   while (true) {
-    yield* awaitSnapshot(env, SyncServiceMachine.needsProbe)
-    if ((yield* Clock.currentTimeMillis) - offlineAt > config.backoffMaxMillis) attempt = 0
-    yield* Effect.sleep(SupervisionPolicy.backoffMillis(config, attempt, yield* Random.next))
-    attempt = attempt + 1
-    offlineAt = yield* Clock.currentTimeMillis
-    const stillOffline = SyncServiceMachine.needsProbe(yield* SubscriptionRef.get(env.snapshot))
-    if (stillOffline && (yield* answers())) yield* retryOffline(env)
+    yield* awaitSnapshot(env, (snapshot) => isOver(snapshot) || SyncServiceMachine.needsProbe(snapshot))
+    if (isOver(yield* SubscriptionRef.get(env.snapshot))) return
+    yield* Effect.raceFirst(probe(env, outages), awaitSnapshot(env, isOver))
   }
 })
 
@@ -208,8 +225,7 @@ const session = Effect.fnUntraced(function* (env: Env) {
   yield* Effect.gen(function* () {
     yield* Effect.forkIn(runMain(env), main)
     yield* Effect.forkIn(runExtension(env), extension)
-    yield* Effect.forkIn(probe(env), main)
-    yield* awaitSnapshot(env, (snapshot) => !SyncServiceMachine.shouldRun(snapshot.intent))
+    yield* watch(env)
   }).pipe(Effect.ensuring(endSession(env, main, extension)))
 })
 

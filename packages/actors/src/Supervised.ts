@@ -15,7 +15,7 @@ export interface Crashable {
 }
 
 /**
- * Makes a loop, lets `use` work with it, and makes it again whenever it crashed. Runs until interrupted.
+ * Makes a loop, lets `use` set up what works with it, and makes it again whenever it crashed. Runs until interrupted.
  *
  * The wait before the next life doubles from crash to crash, between `backoffMinMillis` and `backoffMaxMillis`; a life that
  * was longer than the longest wait counts as a success.
@@ -25,14 +25,14 @@ export interface Crashable {
 export const run = Effect.fnUntraced(function* <A extends Crashable, R>(
   name: string,
   make: Effect.Effect<A, never, R | Scope.Scope>,
-  use: (loop: A) => Effect.Effect<never>,
+  use: (loop: A) => Effect.Effect<void, never, Scope.Scope>,
   onCrash: Effect.Effect<void> = Effect.void
 ) {
   const config = yield* SyncConfig.SyncConfig
   let attempt = 0
   while (true) {
     const bornAt = yield* Clock.currentTimeMillis
-    const cause = yield* Effect.scoped(Effect.flatMap(make, (loop) => Effect.raceFirst(loop.crashed, use(loop))))
+    const cause = yield* Effect.scoped(Effect.flatMap(make, (loop) => Effect.andThen(use(loop), loop.crashed)))
     yield* onCrash
     if ((yield* Clock.currentTimeMillis) - bornAt > config.backoffMaxMillis) attempt = 0
     const delayMillis = SupervisionPolicy.backoffMillis(config, attempt, yield* Random.next)

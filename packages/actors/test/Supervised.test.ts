@@ -29,7 +29,7 @@ describe("Supervised", () => {
   it.effect("makes a crashed loop again, after a wait that grows from crash to crash", () =>
     Effect.gen(function* () {
       const { bornAt, endedAt, crash, make } = yield* makeLives
-      yield* Effect.forkChild(Supervised.run("test", make, () => Effect.never))
+      yield* Effect.forkChild(Supervised.run("test", make, () => Effect.void))
       yield* settle
       for (let life = 0; life < 10; life++) {
         yield* crash
@@ -48,7 +48,7 @@ describe("Supervised", () => {
   it.effect("starts with the shortest wait again after a long life", () =>
     Effect.gen(function* () {
       const { bornAt, endedAt, crash, make } = yield* makeLives
-      yield* Effect.forkChild(Supervised.run("test", make, () => Effect.never))
+      yield* Effect.forkChild(Supervised.run("test", make, () => Effect.void))
       yield* settle
       for (let life = 0; life < 5; life++) {
         yield* crash
@@ -69,7 +69,8 @@ describe("Supervised", () => {
               Effect.sleep(10),
               Effect.sync(() => (used = "ended"))
             )
-          )
+          ),
+          Effect.forkScoped
         )
       const supervisor = yield* Effect.forkChild(Supervised.run("test", make, use))
       yield* settle

@@ -2,7 +2,11 @@
  * Everything composed for Node: what an application provides to have its rooms and its inbox in sync.
  *
  * Includes `layer` (an account in a SQLite file, shared by processes) and what it is made of, for those who compose
- * otherwise.
+ * otherwise; and `layerShared`, what many accounts in one process have together.
+ *
+ * Gotchas: Effect builds a Layer once, also across a `provide` inside another one, and most parts here are the same Layers
+ * for every account. So what belongs to an account is built fresh, or an account that is provided inside another one's
+ * would be given that one's rooms and its login.
  *
  * Not here: logging in (`Login`), which comes first.
  */
@@ -21,6 +25,7 @@ import type { InvalidHomeserverUrl } from "./http/HomeserverUrl.ts"
 import * as HttpHomeserver from "./http/HttpHomeserver.ts"
 import { HttpSockets } from "./http/HttpSockets.ts"
 import type { HttpTransport } from "./http/HttpTransport.ts"
+import { HttpUsers } from "./http/HttpUsers.ts"
 import { RefreshLock } from "./http/RefreshLock.ts"
 import type { SessionStore } from "./http/SessionStore.ts"
 import type { NotLoggedIn } from "./http/SessionTokens.ts"
@@ -38,6 +43,9 @@ export interface Options {
   readonly config?: Partial<SyncConfig.SyncConfigShape>
 }
 
+/** What the accounts of a process share. */
+export type Shared = HttpSockets | HttpTransport | HttpUsers
+
 /** The account's storage, its lock, its wake-ups and its HTTP client: what logging in needs too. */
 export type Foundation =
   | SqliteStores.SqliteStores
@@ -45,8 +53,7 @@ export type Foundation =
   | RefreshLock
   | Wake
   | WakeSocket.WakeListening
-  | HttpSockets
-  | HttpTransport
+  | Shared
 
 /** What an application works with. */
 export type Twinloop =
@@ -57,29 +64,52 @@ export type Twinloop =
   | Inbox.Inbox
   | SyncService.SyncService
 
-/** Opens the account's database, and what its processes share. Everything closes with the layer's scope. */
-export const layerFoundation = (options: Options): Layer.Layer<Foundation, StoreError.StoreError> => {
-  const { database, singleProcess } = options
-  const shared =
+/**
+ * What many accounts in one process share: the HTTP connections. Provided around them, it is built once, and each
+ * {@link layer} inside takes it from there; an account that is alone needs no thought of it.
+ *
+ * @example
+ * ```ts
+ * import { SyncService } from "@twinloop/actors"
+ * import { Twinloop } from "@twinloop/platform"
+ * import { Effect } from "effect"
+ *
+ * const follow = (database: string) =>
+ *   Effect.flatMap(SyncService.SyncService, (service) => Effect.andThen(service.start, Effect.never)).pipe(
+ *     Effect.provide(Twinloop.layer({ database }))
+ *   )
+ * const all = Effect.forEach(["alice.db", "bob.db"], follow, { concurrency: "unbounded" }).pipe(
+ *   Effect.provide(Twinloop.layerShared)
+ * )
+ * ```
+ */
+export const layerShared: Layer.Layer<Shared> = HttpUsers.layer.pipe(Layer.provideMerge(HttpSockets.layer))
+
+const layerStores = ({ config = {}, database, singleProcess }: Options) => {
+  const stores =
     singleProcess === true
       ? Layer.mergeAll(SqliteStores.layerSingleProcess({ filename: database }), WakeSocket.layerNone)
       : Layer.mergeAll(SqliteStores.layer({ filename: database }), WakeSocket.layerDatabase(database))
   return Layer.mergeAll(SqliteSessionStore.layer, RefreshLock.layer).pipe(
-    Layer.provideMerge(Layer.merge(shared, HttpSockets.layer)),
-    Layer.provideMerge(SyncConfig.layer(options.config ?? {}))
+    Layer.provideMerge(stores),
+    Layer.provideMerge(SyncConfig.layer(config))
   )
 }
+
+/** Opens the account's database, and what its processes share. Everything closes with the layer's scope. */
+export const layerFoundation = (options: Options): Layer.Layer<Foundation, StoreError.StoreError> =>
+  Layer.merge(Layer.fresh(layerStores(options)), layerShared)
 
 /** Sockets that a suspended process must not keep open; the control socket stays, since it is how one resumes. */
 const suspendables = Layer.effect(
   Suspendables.Suspendables,
   Effect.gen(function* () {
-    const sockets = yield* HttpSockets
+    const http = yield* Effect.flatMap(HttpUsers, (users) => users.join)
     const wake = yield* WakeSocket.WakeListening
     const database = yield* SqliteClient.SqliteClient
     return [
       { name: "copying the database's log", suspend: database.settled, resume: Effect.void },
-      { name: "HTTP connections", suspend: sockets.close, resume: Effect.void },
+      { name: "HTTP connections", suspend: http.quiet, resume: http.wake },
       { name: "the wake-up socket", suspend: wake.close, resume: wake.open }
     ]
   })
@@ -109,9 +139,11 @@ const suspendables = Layer.effect(
 export const layer = (
   options: Options
 ): Layer.Layer<Twinloop, StoreError.StoreError | NotLoggedIn | InvalidHomeserverUrl> =>
-  SyncService.SyncService.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, PassThroughCrypto.layer)),
-    Layer.provideMerge(HttpHomeserver.layer),
-    Layer.provide(suspendables),
-    Layer.provideMerge(layerFoundation(options))
-  )
+  Layer.fresh(
+    SyncService.SyncService.layer.pipe(
+      Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, PassThroughCrypto.layer)),
+      Layer.provideMerge(HttpHomeserver.layer),
+      Layer.provide(suspendables),
+      Layer.provideMerge(layerStores(options))
+    )
+  ).pipe(Layer.provideMerge(layerShared))
