@@ -16,6 +16,7 @@ export default defineConfig({
       unit("actors", ["packages/actors/test/**/*.test.ts"]),
       unit("platform", ["packages/platform/test/**/*.test.ts"]),
       unit("examples", ["examples/**/*.test.ts"]),
+      unit("bench", ["bench/test/**/*.test.ts"]),
       unit("repo", ["test/repo/**/*.test.ts"]),
       slow("processes", ["test/processes/**/*.test.ts"]),
       slow("synapse", ["test/synapse/**/*.test.ts"])

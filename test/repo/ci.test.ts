@@ -42,6 +42,16 @@ describe(".ci/run", () => {
     assert.strictEqual(count("check", "SyntaxError", 1), "0 1\n")
   })
 
+  it("counts the benchmarks that measured something, whatever they measured", () => {
+    const benchmark = (median: number | null) => ({ entries: [{ figures: { shownMillis: { median } } }] })
+    const report = (...medians: ReadonlyArray<number | null>) =>
+      `${JSON.stringify({ benchmarks: medians.map(benchmark) })}\n`
+    assert.strictEqual(count("bench", report(1, 2), 0), "2 0\n")
+    assert.strictEqual(count("bench", report(1, null), 0), "1 1\n")
+    assert.strictEqual(count("bench", `{"benchmarks":[]}\n`, 0), "0 1\n")
+    assert.strictEqual(count("bench", report(1), 124), "1 1\n")
+  })
+
   it("counts the main job as one, by the last line that it prints", () => {
     assert.strictEqual(count("main", `a story\n{"ok":true}\n`, 0), "1 0\n")
     assert.strictEqual(count("main", `{"ok":false}\n`, 1), "0 1\n")

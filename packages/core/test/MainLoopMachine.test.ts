@@ -183,6 +183,21 @@ describe("MainLoopMachine loads", () => {
     })
   }
 
+  it("loads 10,000 rooms with a request per page, in windows that name each place twice at most", () => {
+    const machine = drive()
+    machine.load()
+    let [requests, places] = [0, 0]
+    while (machine.request().timeoutMillis === 0) {
+      const [from, to] = rangeOf(machine.request())!
+      requests += 1
+      places += to - from + 1
+      machine.iterate(`p${requests}`, 10_000, ids(100))
+    }
+    // The first 20, then 80, then pages of 100: 101 in all. The last one is for all, as every request is after it.
+    assert.strictEqual(requests, 101)
+    assert.strictEqual(places, 9_900 + 10_000)
+  })
+
   it("stays with the first window when the homeserver never counts, and takes no room for gone", () => {
     const machine = drive()
     machine.load({ rooms: ids(3) })
