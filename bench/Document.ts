@@ -100,7 +100,7 @@ export const render = (report: Report, notes: Notes): string => {
     "```sh",
     "npm run bench",
     "npm run bench -- --only incremental",
-    "npm run --silent bench -- --json > docs/reference/performance.json && npm run bench:doc",
+    "npm run bench --silent -- --json > docs/reference/performance.json && npm run bench:doc",
     "```",
     "",
     `All of it took ${Math.round(report.minutes)} minutes. Seed of the data: ${report.seed}. Figures are medians, with the smallest and the largest in`,

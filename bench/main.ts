@@ -85,7 +85,7 @@ const bench = Command.make(
   Command.withExamples([
     { command: "npm run bench", description: "Everything; takes about a quarter of an hour" },
     { command: "npm run bench -- --only lock", description: "The lock's benchmarks" },
-    { command: "npm run --silent bench -- --json > figures.json", description: "For a script" }
+    { command: "npm run bench --silent -- --json > figures.json", description: "For a script" }
   ])
 )
 

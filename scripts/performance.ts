@@ -14,7 +14,7 @@ import { notes } from "../bench/Notes.ts"
 
 const fileOf = (name: string): string => fileURLToPath(new URL(`../docs/reference/${name}`, import.meta.url))
 
-const again = "run `npm run --silent bench -- --json > docs/reference/performance.json`, then this again"
+const again = "run `npm run bench --silent -- --json > docs/reference/performance.json`, then this again"
 
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Benchmark.Report))
 

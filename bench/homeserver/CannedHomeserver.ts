@@ -158,7 +158,9 @@ export class CannedHomeserver {
       this.sync(this.asked(url, asked, request.headers.authorization ?? "", askedAtMillis), response)
     } else if (url.pathname === "/bench/plan") {
       answer(response, 200, Buffer.from(JSON.stringify(this.begin(JSON.parse(body) as Plan))))
-      for (const retry of [...this.parked]) retry()
+      // Who finds nothing in the new plan is held again, and not asked twice.
+      const held = [...this.parked]
+      for (const retry of held) retry()
     } else if (url.pathname === "/bench/log") {
       answer(response, 200, Buffer.from(JSON.stringify(this.log)))
     } else {

@@ -8,6 +8,7 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { SyncConfig } from "@twinloop/core"
 import { Lifecycle } from "@twinloop/platform"
+import * as Performance from "../../scripts/performance.ts"
 import * as ExitCode from "../../packages/platform/src/cli/ExitCode.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -116,6 +117,24 @@ describe("docs/reference", () => {
         assert.include(read(path), name, `${path} has no such test`)
       }
     })
+  })
+})
+
+describe("docs/reference/performance.md", () => {
+  it("is what the script makes of the figures beside it, of all benchmarks in full", () => {
+    const made = Performance.page(read("docs/reference/performance.json"))
+    assert.deepStrictEqual(made, { page: read("docs/reference/performance.md") })
+  })
+
+  it("isn't made of what isn't such a report, or of a quick one, or of a part", () => {
+    const problemOf = (json: string) => {
+      const made = Performance.page(json)
+      return "problem" in made ? made.problem : ""
+    }
+    const report = JSON.parse(read("docs/reference/performance.json")) as object
+    assert.include(problemOf("half a rep"), "is not what")
+    assert.include(problemOf(JSON.stringify({ ...report, quick: true })), "quick run")
+    assert.include(problemOf(JSON.stringify({ ...report, benchmarks: [] })), "lacks ingest-1k-1")
   })
 })
 

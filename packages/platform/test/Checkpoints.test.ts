@@ -27,7 +27,7 @@ const open = Effect.fnUntraced(function* (thread: Layer.Layer<never> = Layer.emp
 })
 
 /** A thread that only counts, and ends each copy when it is told to. */
-const counting = Effect.gen(function* () {
+const counting = Effect.sync(() => {
   const copies: Array<Deferred.Deferred<void>> = []
   const checkpoint = () =>
     Effect.suspend(() => {

@@ -79,7 +79,7 @@ class Copier {
     const job: Job = { id: this.nextId++, database }
     this.waiting.set(job.id, done)
     this.worker.ref()
-    this.worker.postMessage(job)
+    this.worker.postMessage(job, [])
   }
 }
 
