@@ -27,6 +27,12 @@ const patience =
       )
     })
 
+/** What a consumer handles next, and whether the store may have more of the same. */
+interface Page {
+  readonly entries: ReadonlyArray<SyncStore.InboxEntry>
+  readonly isFull: boolean
+}
+
 /** How long a cursor may lag behind what was handled: a row is written 10 times a second at most, however fast a consumer is. */
 const CURSOR_MILLIS = 100
 
@@ -67,7 +73,10 @@ export class Inbox extends Context.Service<
         PubSub.sliding<ReadonlyArray<SyncStore.InboxEntry>>(1),
         PubSub.shutdown
       )
-      const read = (cursor: number) => patiently(store.readInbox({ after: cursor, limit: config.inboxPage }))
+      const read = (cursor: number): Effect.Effect<Page, StoreError.StoreError> =>
+        patiently(store.readInbox({ after: cursor, limit: config.inboxPage })).pipe(
+          Effect.map((entries) => ({ entries, isFull: entries.length === config.inboxPage }))
+        )
 
       const consume: Inbox["Service"]["consume"] = (consumer, handler) =>
         Effect.gen(function* () {
@@ -78,9 +87,9 @@ export class Inbox extends Context.Service<
           const move = Effect.suspend(() =>
             store.advanceInbox({ consumer, sequence: handled, keep: config.inboxKept })
           ).pipe(Effect.tap(() => Effect.sync(() => void (stored = handled))))
-          const handle = Effect.fnUntraced(function* (page: ReadonlyArray<SyncStore.InboxEntry>) {
+          const handle = Effect.fnUntraced(function* ({ entries }: Page) {
             let movedAt = yield* Clock.currentTimeMillis
-            for (const entry of page) {
+            for (const entry of entries) {
               yield* handler(entry)
               handled = entry.sequence
               const nowMillis = yield* Clock.currentTimeMillis
@@ -92,7 +101,8 @@ export class Inbox extends Context.Service<
           })
           const nextPage = Effect.gen(function* () {
             const batch = yield* Effect.raceFirst(PubSub.take(batches), Effect.as(nextLook, []))
-            return batch[0]?.sequence === handled + 1 ? batch : yield* read(handled)
+            // What was handed over says nothing of what else is in the store: a batch of messages is as long as a page.
+            return batch[0]?.sequence === handled + 1 ? { entries: batch, isFull: false } : yield* read(handled)
           })
           let page = yield* read(handled)
           while (true) {
@@ -101,7 +111,7 @@ export class Inbox extends Context.Service<
             yield* Effect.onExit(handle(page), (exit) =>
               Exit.isFailure(exit) && handled > stored ? Effect.ignore(move) : Effect.void
             )
-            page = page.length === config.inboxPage ? yield* read(handled) : yield* nextPage
+            page = page.isFull ? yield* read(handled) : yield* nextPage
           }
         }).pipe(Effect.scoped)
       return Inbox.of({
