@@ -55,8 +55,13 @@ export const make = Effect.fnUntraced(function* (
   const settled = Effect.orDie(FiberHandle.awaitEmpty(running))
   return {
     length: () => {
-      const row = status.get()
-      return Number(row?.["log"]) - Number(row?.["checkpointed"])
+      try {
+        const row = status.get()
+        return Number(row?.["log"]) - Number(row?.["checkpointed"])
+      } catch {
+        // The commit before it stands, whatever is wrong now: it must not be taken for one that failed. The next one asks again.
+        return 0
+      }
     },
     shorten: (pages) => {
       if (pages < DUE_PAGES) return Effect.void

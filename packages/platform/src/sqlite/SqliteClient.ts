@@ -38,7 +38,7 @@ export interface SqliteClientConfig {
    * lock is then what a lease is among several. Others fail with `LockTimeoutError`. Default false.
    */
   readonly exclusive?: boolean
-  /** Prepared statements that are kept, least recently used first out. Default 200: more than the stores have. */
+  /** Prepared statements that are kept, first in first out. Default 200: more than the stores have. */
   readonly prepareCacheSize?: number
   readonly spanAttributes?: { readonly [key: string]: unknown }
 }
