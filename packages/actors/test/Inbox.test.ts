@@ -268,6 +268,12 @@ describe("Inbox", () => {
       yield* settle
       assert.deepStrictEqual(seen, upTo(10))
       assert.deepStrictEqual(reads, [0, 5])
+
+      // A batch that is as long as a page says nothing of what else is there.
+      yield* process.inbox.committed(yield* write(SyncConfig.defaults.inboxPage))
+      yield* settle
+      assert.lengthOf(seen, 10 + SyncConfig.defaults.inboxPage)
+      assert.deepStrictEqual(reads, [0, 5])
     })
   )
 

@@ -198,6 +198,34 @@ describe("MainLoopMachine loads", () => {
     assert.strictEqual(places, 9_900 + 10_000)
   })
 
+  it("loads n rooms with 1 + ⌈n / 100⌉ requests, and names no place more than twice", () => {
+    for (let count = 21; count <= 1_050; count++) {
+      const machine = drive()
+      machine.load()
+      let [requests, places] = [0, 0]
+      while (machine.request().timeoutMillis === 0) {
+        const [from, to] = rangeOf(machine.request())!
+        requests += 1
+        places += to - from + 1
+        machine.iterate(`p${requests}`, count, ids(100))
+      }
+      // The first 20 are asked for by themselves, and the last page with all others: what is before it is named once more.
+      assert.strictEqual(requests, 1 + Math.ceil(count / 100))
+      assert.strictEqual(places, count + Math.max(20, 100 * Math.floor((count - 1) / 100)))
+    }
+  })
+
+  it("goes on from a stored position, with nothing new, in 1 + ⌈log2(n / 200 + 1)⌉ requests", () => {
+    for (const count of [21, 199, 200, 201, 600, 601, 1_400, 1_401, 10_000, 100_000]) {
+      const machine = drive()
+      machine.load({ pos: "stored", count })
+      let requests = 0
+      while (machine.request().timeoutMillis === 0) machine.iterate(`p${requests++}`, count)
+      // Windows end at 20, 200, 600, 1400, ...: each is twice as long as the one before.
+      assert.strictEqual(requests, 1 + Math.ceil(Math.log2(count / 200 + 1)), `of ${count} rooms`)
+    }
+  })
+
   it("stays with the first window when the homeserver never counts, and takes no room for gone", () => {
     const machine = drive()
     machine.load({ rooms: ids(3) })

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
+import type { Worker } from "node:worker_threads"
 import { CheckpointThread } from "../src/sqlite/CheckpointThread.ts"
 import * as SqliteClient from "../src/sqlite/SqliteClient.ts"
 import { temporaryFile } from "./SqliteKit.ts"
@@ -25,6 +26,10 @@ const open = Effect.fnUntraced(function* (thread: Layer.Layer<never> = Layer.emp
   yield* client.unsafe("CREATE TABLE t (x TEXT)")
   return client
 })
+
+/** The threads that this process has started, as Node tells of them. */
+const workers: Array<Worker> = []
+process.on("worker", (worker: Worker) => void workers.push(worker))
 
 /** A thread that only counts, and ends each copy when it is told to. */
 const counting = Effect.sync(() => {
@@ -97,6 +102,38 @@ describe("Checkpoints", () => {
       yield* Deferred.succeed(copies[0]!, undefined)
       yield* Fiber.join(closing)
     })
+  )
+
+  it.live("I4: settled waits for a copy that is under way, and for nothing when there is none", () =>
+    Effect.gen(function* () {
+      const { copies, layer } = yield* counting
+      const client = yield* open(layer)
+      yield* client.settled
+      yield* burst(client)
+      const settling = yield* Effect.forkChild(client.settled, { startImmediately: true })
+      yield* Effect.yieldNow
+      assert.isUndefined(settling.pollUnsafe())
+      yield* Deferred.succeed(copies[0]!, undefined)
+      yield* Fiber.join(settling)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("I9: goes on when the thread ends in the middle of a copy: the next commit gets another one", () =>
+    Effect.gen(function* () {
+      const client = yield* open()
+      yield* burst(client)
+      const started = workers.length
+      yield* Effect.promise(() => workers.at(-1)!.terminate())
+      // Whoever waited for it has been let go.
+      yield* client.settled
+      yield* burst(client)
+      yield* client.settled
+      assert.lengthOf(workers, started + 1)
+      const { copied, pages } = yield* log(client)
+      assert.strictEqual(copied, pages)
+      const [row] = yield* client.unsafe<{ readonly rows: number }>("SELECT COUNT(*) AS rows FROM t")
+      assert.strictEqual(row?.rows, 2 * 1_500)
+    }).pipe(Effect.scoped)
   )
 
   it.live("I9: goes on when a database can't be copied, and loses nothing", () =>

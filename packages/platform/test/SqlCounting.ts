@@ -1,4 +1,4 @@
-/** Counts what node:sqlite is asked for, below everything of ours, so that no production code knows of it. */
+/** Counts what node:sqlite is asked for, below everything of ours, so that no production code knows of it; and groups it. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { DatabaseSync, StatementSync } from "node:sqlite"
@@ -70,6 +70,36 @@ export const counting: Effect.Effect<Counted, never, Scope.Scope> = Effect.map(
   ({ counted }) => counted
 )
 
-/** How many of the statements begin like this. */
-export const countOf = (ran: ReadonlyArray<string>, beginning: string): number =>
-  ran.filter((sql) => sql.startsWith(beginning)).length
+/** What happened between BEGIN and COMMIT. */
+export interface Transaction {
+  readonly mode: "read" | "write" | "durable"
+  readonly statements: ReadonlyArray<string>
+}
+
+const DURABLE = "PRAGMA synchronous = FULL"
+/** Belong to a transaction, and stand outside of it. */
+const around = [DURABLE, "PRAGMA synchronous = NORMAL", "PRAGMA wal_checkpoint(NOOP)"]
+
+/** The transactions of one connection; what ran outside of any gives the test up. */
+export const transactionsOf = (ran: ReadonlyArray<string>): ReadonlyArray<Transaction> => {
+  const transactions: Array<Transaction> = []
+  let open: Array<string> | undefined
+  let mode: Transaction["mode"] = "read"
+  let isDurable = false
+  for (const sql of ran) {
+    if (around.includes(sql)) isDurable = sql === DURABLE
+    else if (sql.startsWith("BEGIN")) {
+      open = []
+      mode = sql !== "BEGIN IMMEDIATE" ? "read" : isDurable ? "durable" : "write"
+    } else if (open === undefined) throw new Error(`outside of any transaction: ${sql}`)
+    else if (sql === "COMMIT") {
+      transactions.push({ mode, statements: open })
+      open = undefined
+    } else open.push(sql)
+  }
+  return transactions
+}
+
+/** Those that touch one of these tables, by a word in a statement. */
+export const touching = (transactions: ReadonlyArray<Transaction>, tables: RegExp): ReadonlyArray<Transaction> =>
+  transactions.filter(({ statements }) => statements.some((sql) => tables.test(sql)))
