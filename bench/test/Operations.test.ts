@@ -1,17 +1,18 @@
 /**
  * What work costs, in operations: a guard that can't flake, since it counts and takes no time.
  *
+ * Not here: pages of the log, requests and rows of the lease (`packages/platform/test/Costs.test.ts`, `StoreCosts.test.ts`).
+ *
  * A number here may change with a reason. It must not change by accident: one statement more per event is a tenth of the time of
  * a page.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { LeaseStore, MainIngest, RoomList, SlidingSyncWire, SyncStore } from "@twinloop/core"
 import type { Lease, SlidingSync } from "@twinloop/core"
-import { SqliteClient, SqliteStores } from "@twinloop/platform"
+import { SqliteStores } from "@twinloop/platform"
 import { Effect, Layer, Result } from "effect"
 import { DatabaseSync, StatementSync } from "node:sqlite"
 import { ME, SyntheticAccount } from "../data/SyntheticAccount.ts"
-import { CheckpointThread } from "../../packages/platform/src/sqlite/CheckpointThread.ts"
 import * as Child from "../Child.ts"
 
 /** The statements that SQLite was given, in order, and how many were prepared. */
@@ -57,12 +58,7 @@ const counting = Effect.acquireRelease(
     })
 )
 
-/** Copies nothing, so that the log keeps all that was ever written. */
-const noCopies = Layer.succeed(CheckpointThread, { checkpoint: () => Effect.void })
-
-const stores = Layer.unwrap(
-  Effect.map(Child.newDatabase, (filename) => Layer.provide(SqliteStores.layer({ filename }), noCopies))
-)
+const stores = Layer.unwrap(Effect.map(Child.newDatabase, (filename) => SqliteStores.layer({ filename })))
 
 const layer = Layer.merge(stores, RoomList.layer)
 
@@ -134,26 +130,6 @@ describe("What a commit costs", () => {
         assert.notInclude(ran, "PRAGMA synchronous = FULL")
         if (turn > 1) assert.strictEqual(prepared, 0)
       }
-    }).pipe(Effect.scoped, Effect.provide(layer))
-  )
-
-  it.live("news write less than four pages per room to the log", () =>
-    Effect.gen(function* () {
-      const feed = yield* feeder
-      const client = yield* SqliteClient.SqliteClient
-      const account = new SyntheticAccount(3)
-      for (let pos = 0; pos < 3; pos++) yield* feed(responseOf(`i${pos}`, page(account, 20)))
-      yield* client.unsafe("PRAGMA wal_checkpoint(TRUNCATE)")
-      let rooms = 0
-      for (let turn = 1; turn <= 50; turn++) {
-        const response = responseOf(`${turn}`, account.news()[0])
-        rooms += response.rooms.length
-        yield* feed(response)
-      }
-      const [log] = yield* client.unsafe<{ readonly log: number }>("PRAGMA wal_checkpoint(NOOP)")
-      // An entry in each of two indexes, its share of the new rows at the end of the table, and its own row: that changes its
-      // size, so that its neighbours move with it.
-      assert.isBelow((log?.log ?? Number.NaN) / rooms, 4)
     }).pipe(Effect.scoped, Effect.provide(layer))
   )
 
