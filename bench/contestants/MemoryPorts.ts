@@ -50,6 +50,9 @@ const makeHomeserver = Effect.sync(() => {
 const forgetful = SyncStore.SyncStore.of({
   extensionPosition: Effect.succeed({}),
   commitExtension: () => Effect.succeed([]),
+  commitCrypto: () => Effect.void,
+  encryptionNews: () => Effect.succeed([]),
+  encryptionNewsKept: Effect.succeed({ first: 0, last: 0 }),
   expireExtension: () => Effect.void,
   mainPosition: () => Effect.succeed({ lists: {} }),
   loadMain: () => Effect.succeed({ lists: {}, rooms: [] }),

@@ -47,9 +47,9 @@ const syncOnce = Effect.fnUntraced(function* (grant: DistributedSemaphore.Grant)
   const entries = yield* store.commitExtension(grant, {
     ...(sent.since === undefined ? {} : { sentSince: sent.since }),
     position: { pos: response.pos, ...(since === undefined ? {} : { since }) },
-    inbox: received.inbox,
+    inbox: received.value.inbox,
     crypto: received.writes,
-    quarantined: [...response.quarantined, ...received.quarantined]
+    quarantined: [...response.quarantined, ...received.value.quarantined]
   })
   yield* crypto.committed
   return entries.length

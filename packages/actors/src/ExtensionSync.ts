@@ -1,30 +1,29 @@
 /**
  * The extension loop: interprets `ExtensionLoopMachine` with the homeserver, the store, the crypto engine and the lease.
  *
- * Invariants: I1 and I2 (each batch is one fenced commit), I3 (knows nothing of the main loop), I4, I5 (memory counts as
- * void from the moment a batch enters it until its commit is done), I6 (the inbox is announced after the commit), I7.
+ * Invariants: I1 and I2 (each batch is one fenced commit), I3 (knows nothing of the main loop), I4, I6 (the inbox is announced
+ * after the commit), I7.
  *
- * Not here: what happens next (`ExtensionLoopMachine`), the transaction (`SyncStore`), consuming the inbox (`Inbox.ts`).
+ * Not here: what happens next (`ExtensionLoopMachine`), the transaction (`SyncStore`), the engine's memory and when it is
+ * valid (`CryptoTurn.ts`), consuming the inbox (`Inbox.ts`).
  */
 import {
-  CryptoEngine,
   type DistributedSemaphore,
   ExtensionLoopMachine,
   Homeserver,
-  type HomeserverError,
-  type Lease,
-  type MatrixEvent,
   type SlidingSync,
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Clock, Duration, Effect, Exit, Option, Random, Result } from "effect"
+import { Clock, Duration, Effect, Option, Random } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
+import * as CryptoTurn from "./CryptoTurn.ts"
 import * as Inbox from "./Inbox.ts"
 import * as LeaseKeeper from "./LeaseKeeper.ts"
 import * as LoopFailure from "./LoopFailure.ts"
 import * as Metrics from "./Metrics.ts"
+import * as OutgoingRequests from "./OutgoingRequests.ts"
 
 type State = ExtensionLoopMachine.State
 type Input = ExtensionLoopMachine.Input
@@ -46,99 +45,47 @@ const orFail = LoopFailure.orInput("extension")
 interface Env {
   readonly homeserver: Homeserver.Homeserver["Service"]
   readonly store: SyncStore.SyncStore["Service"]
-  readonly crypto: CryptoEngine.CryptoEngine["Service"]
+  readonly turn: CryptoTurn.CryptoTurn["Service"]
+  readonly requests: OutgoingRequests.OutgoingRequests["Service"]
   readonly keeper: LeaseKeeper.LeaseKeeper
   readonly inbox: Inbox.Inbox["Service"]
 }
 
-/** Runs something that touches the engine's memory: void until it is done, valid afterwards (invariant I5). */
-const touching = <A, E, R>(env: Env, effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function* () {
-    const grant = yield* env.keeper.current
-    if (Option.isSome(grant)) yield* grant.value.markDirty
-    // Cut short or broken, nobody comes back to it: what the engine was at is void. A failure is the machine's to answer.
-    const result = yield* Effect.onExit(effect, (exit) =>
-      Exit.hasInterrupts(exit) || Exit.hasDies(exit) ? env.crypto.discard : Effect.void
-    )
-    if (Option.isSome(grant)) yield* grant.value.markClean
-    return result
-  })
-
 /** One response: decrypt in memory, commit under the fence, then tell. */
 const apply = Effect.fnUntraced(function* (
   env: Env,
-  fence: Lease.Fence,
   sent: SyncStore.ExtensionPosition,
   response: SlidingSync.SyncResponse
 ) {
   const { e2ee, toDevice } = response.extensions
-  const received = yield* env.crypto.receive(fence, {
-    toDevice: toDevice?.events ?? [],
-    ...(e2ee === undefined ? {} : { e2ee }),
-    fresh: sent.pos === undefined
-  })
   const since = toDevice?.nextBatch ?? sent.since
-  const quarantined = [...response.quarantined, ...received.quarantined]
-  const entries = yield* env.store.commitExtension(fence, {
-    ...(sent.since === undefined ? {} : { sentSince: sent.since }),
-    position: { pos: response.pos, ...(since === undefined ? {} : { since }) },
-    inbox: received.inbox,
-    crypto: received.writes,
-    quarantined
-  })
-  yield* env.crypto.committed
-  if (entries.length > 0) yield* env.inbox.committed(entries)
-  yield* Metrics.applied(entries.length, quarantined.length)
-})
-
-const sendOne = (env: Env, outgoing: CryptoEngine.OutgoingRequest) =>
-  outgoing.request._tag === "Keys"
-    ? env.homeserver.keys(outgoing.request.keys)
-    : Effect.as(env.homeserver.sendToDevice(outgoing.request.toDevice), {})
-
-/** Whether the homeserver has refused this one request, and may well take others. */
-const isRefusal = ({ reason }: HomeserverError.HomeserverError): boolean =>
-  reason._tag === "BadRequest" || reason._tag === "Forbidden" || reason._tag === "NotFound"
-
-/** Takes the answer to a request into memory, and commits what comes of it under the fence. */
-const commitSent = Effect.fnUntraced(function* (
-  env: Env,
-  fence: Lease.Fence,
-  outgoing: CryptoEngine.OutgoingRequest,
-  response: MatrixEvent.JsonObject
-) {
-  const writes = yield* env.crypto.markSent(fence, outgoing, response)
-  const position = yield* env.store.extensionPosition
-  yield* env.store.commitExtension(fence, {
-    ...(position.since === undefined ? {} : { sentSince: position.since }),
-    position,
-    inbox: [],
-    crypto: writes,
-    quarantined: []
-  })
-  yield* env.crypto.committed
-})
-
-/**
- * Sends what the engine has queued. What the homeserver refuses stays queued without holding up what is behind it; when it
- * takes nothing just then, everything waits for the next iteration. Either way the loop goes on.
- */
-const sendOutgoing = Effect.fnUntraced(function* (env: Env, fence: Lease.Fence) {
-  for (const outgoing of yield* env.crypto.outgoing(fence)) {
-    const answer = yield* Effect.result(sendOne(env, outgoing))
-    if (Result.isSuccess(answer)) {
-      yield* commitSent(env, fence, outgoing, answer.success)
-      continue
+  const applied = yield* env.turn.commit(
+    (engine, fence) =>
+      engine.receive(fence, {
+        toDevice: toDevice?.events ?? [],
+        ...(e2ee === undefined ? {} : { e2ee }),
+        fresh: sent.pos === undefined
+      }),
+    (fence, { news, value, writes }) => {
+      const quarantined = [...response.quarantined, ...value.quarantined]
+      const commit = env.store.commitExtension(fence, {
+        ...(sent.since === undefined ? {} : { sentSince: sent.since }),
+        position: { pos: response.pos, ...(since === undefined ? {} : { since }) },
+        inbox: value.inbox,
+        crypto: writes,
+        news,
+        quarantined
+      })
+      return Effect.map(commit, (entries) => ({ entries, quarantined: quarantined.length }))
     }
-    yield* Effect.logWarning(
-      `A request of the end-to-end machine stays queued and is tried again. ${answer.failure.message}`
-    )
-    if (!isRefusal(answer.failure)) return
-  }
+  )
+  if (applied.entries.length > 0) yield* env.inbox.committed(applied.entries)
+  yield* Metrics.applied(applied.entries.length, applied.quarantined)
 })
 
 const takeLock = (env: Env, context: Actor.Context<Input>) =>
   env.keeper.take(context.send({ _tag: "LockRefused" })).pipe(
+    Effect.tap(env.turn.open),
     Effect.map((grant): Input => ({
       _tag: "LockGranted",
       fence: { name: grant.name, holder: grant.holder, generation: grant.generation },
@@ -168,10 +115,7 @@ const work = (
     case "TakeLock":
       return takeLock(env, context)
     case "Reload":
-      return touching(env, env.crypto.reload(command.fence)).pipe(
-        Effect.as({ _tag: "Reloaded" } as const),
-        orFail("ReloadFailed")
-      )
+      return env.turn.load.pipe(Effect.as({ _tag: "Reloaded" } as const), orFail("ReloadFailed"))
     case "ReadPosition":
       return env.store.extensionPosition.pipe(
         Effect.map((position) => ({ _tag: "PositionRead", position }) as const),
@@ -192,12 +136,12 @@ const work = (
       )
     }
     case "Apply":
-      return touching(env, apply(env, command.fence, command.sent, command.response)).pipe(
+      return apply(env, command.sent, command.response).pipe(
         Effect.as({ _tag: "Applied" } as const),
         orFail("ApplyFailed")
       )
     case "SendOutgoing":
-      return touching(env, sendOutgoing(env, command.fence)).pipe(
+      return env.requests.flush.pipe(
         Effect.andThen(Effect.all({ nowMillis: Clock.currentTimeMillis, random: Random.next })),
         Effect.map((at) => ({ _tag: "Sent", ...at }) as const),
         orFail("ApplyFailed")
@@ -222,16 +166,13 @@ const interpret =
       case "WatchLock":
         return watchLock(env, context)
       case "DiscardMemory":
-        return Effect.andThen(Effect.flatMap(env.keeper.current, markDirty), env.crypto.discard)
+        return env.turn.discard
       case "ReleaseLock":
-        return Effect.andThen(context.cancel("lost"), env.keeper.release)
+        return context.cancel("lost").pipe(Effect.andThen(env.turn.close), Effect.andThen(env.keeper.release))
       default:
         return context.run("work", work(env, command, context))
     }
   }
-
-const markDirty = (grant: Option.Option<DistributedSemaphore.Grant>): Effect.Effect<void> =>
-  Option.isSome(grant) ? grant.value.markDirty : Effect.void
 
 /**
  * Starts the extension loop; it ends with the scope, and the lease row is free then.
@@ -244,16 +185,24 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<
   ExtensionSync,
   never,
-  Homeserver.Homeserver | SyncStore.SyncStore | CryptoEngine.CryptoEngine | Inbox.Inbox | Scope.Scope
+  | Homeserver.Homeserver
+  | SyncStore.SyncStore
+  | CryptoTurn.CryptoTurn
+  | OutgoingRequests.OutgoingRequests
+  | Inbox.Inbox
+  | Scope.Scope
 > {
   const sync = yield* SyncConfig.SyncConfig
   const env: Env = {
     homeserver: yield* Homeserver.Homeserver,
     store: yield* SyncStore.SyncStore,
-    crypto: yield* CryptoEngine.CryptoEngine,
+    turn: yield* CryptoTurn.CryptoTurn,
+    requests: yield* OutgoingRequests.OutgoingRequests,
     inbox: yield* Inbox.Inbox,
     keeper: yield* LeaseKeeper.make(semaphore)
   }
+  // Before the keeper lets go, and after everything that is started below has ended.
+  yield* Effect.addFinalizer(() => env.turn.close)
   const actor = yield* Actor.make<State, Input, Command, never>({
     name: "ExtensionSync",
     initial: ExtensionLoopMachine.initial,

@@ -11,7 +11,6 @@
  * Not here: who wants what (`SyncService`).
  */
 import {
-  type CryptoEngine,
   type DistributedSemaphore,
   Homeserver,
   type MainLoopMachine,
@@ -22,9 +21,12 @@ import {
   type SyncStore
 } from "@twinloop/core"
 import { Clock, Effect, Exit, Option, PubSub, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import type { CryptoTurn } from "./CryptoTurn.ts"
+import { EncryptionNews } from "./EncryptionNews.ts"
 import * as ExtensionSync from "./ExtensionSync.ts"
 import * as Inbox from "./Inbox.ts"
 import * as MainSync from "./MainSync.ts"
+import type { OutgoingRequests } from "./OutgoingRequests.ts"
 import * as Supervised from "./Supervised.ts"
 import { type Suspendable, Suspendables } from "./Suspendables.ts"
 
@@ -32,7 +34,9 @@ import { type Suspendable, Suspendables } from "./Suspendables.ts"
 export type LoopServices =
   | Homeserver.Homeserver
   | SyncStore.SyncStore
-  | CryptoEngine.CryptoEngine
+  | CryptoTurn
+  | OutgoingRequests
+  | EncryptionNews
   | RoomList.RoomList
   | Inbox.Inbox
 
@@ -206,8 +210,14 @@ const guarded = (part: Suspendable, effect: Effect.Effect<void>): Effect.Effect<
 const end = (env: Env, scope: Scope.Closeable, name: string) =>
   Effect.andThen(Scope.close(scope, Exit.void), ended(env, name))
 
+/** Whether what follows the store for other processes' commits does so. */
+const setActive = Effect.fnUntraced(function* (active: boolean) {
+  yield* (yield* Inbox.Inbox).setActive(active)
+  yield* (yield* EncryptionNews).setActive(active)
+})
+
 const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable, extension: Scope.Closeable) {
-  yield* (yield* Inbox.Inbox).setActive(false)
+  yield* setActive(false)
   // Side by side, so that a slow part doesn't hold the other up.
   yield* Effect.all([end(env, extension, EXTENSION), end(env, main, MAIN)], { concurrency: "unbounded", discard: true })
   yield* setStatus(env, { main: SyncServiceMachine.stopped, extension: SyncServiceMachine.stopped })
@@ -219,7 +229,7 @@ const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable,
 const session = Effect.fnUntraced(function* (env: Env) {
   const suspendables = yield* Suspendables
   yield* Effect.forEach([...suspendables].reverse(), (part) => guarded(part, part.resume), { discard: true })
-  yield* (yield* Inbox.Inbox).setActive(true)
+  yield* setActive(true)
   const main = yield* Scope.make()
   const extension = yield* Scope.make()
   yield* Effect.gen(function* () {

@@ -30,6 +30,15 @@ export const failures = Metric.counter("twinloop.failures", {
   incremental: true
 })
 
+/** One-time keys that the homeserver refused because it has others under their ids. */
+export const oneTimeKeyConflicts = Metric.counter("twinloop.keys.conflicts", {
+  description: "Uploads of one-time keys that were refused because the homeserver has other keys under these ids",
+  incremental: true
+})
+
+/** Counts one refused upload. */
+export const oneTimeKeyConflict: Effect.Effect<void> = Metric.update(oneTimeKeyConflicts, 1)
+
 /** Counts one extension commit. */
 export const applied = (events: number, malformed: number): Effect.Effect<void> =>
   Effect.andThen(Metric.update(toDeviceApplied, events), Metric.update(quarantined, malformed))

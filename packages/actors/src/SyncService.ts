@@ -11,6 +11,7 @@
  * signals of the operating system (platform's `Lifecycle`).
  */
 import {
+  type CryptoEngine,
   DistributedSemaphore,
   ExtensionLoopMachine,
   Homeserver,
@@ -37,10 +38,13 @@ import {
   SubscriptionRef
 } from "effect"
 import type { Scope } from "effect"
+import * as CryptoTurn from "./CryptoTurn.ts"
+import * as EncryptionNews from "./EncryptionNews.ts"
 import type * as ExtensionSync from "./ExtensionSync.ts"
 import type * as LeaseKeeper from "./LeaseKeeper.ts"
 import * as LoopRunner from "./LoopRunner.ts"
 import * as MainSync from "./MainSync.ts"
+import * as OutgoingRequests from "./OutgoingRequests.ts"
 import * as SyncIndicator from "./SyncIndicator.ts"
 
 /** Name of the lease that guards the extension stream. */
@@ -106,11 +110,25 @@ export class SyncService extends Context.Service<
     readonly lease: Effect.Effect<LeaseKeeper.LeaseStatus>
   }
 >()("@twinloop/actors/SyncService") {
-  /** The service over the given ports; ending the layer's scope stops it. */
-  static readonly layer: Layer.Layer<SyncService, never, LoopRunner.LoopServices | LeaseStore | Wake> = Layer.suspend(
-    () => Layer.effect(SyncService, make)
+  /**
+   * The service over the given ports, with what it shares with whoever sends encrypted messages; ending the layer's scope
+   * stops it.
+   */
+  static readonly layer: Layer.Layer<SyncService | Shared, never, Ports> = Layer.suspend(() =>
+    Layer.effect(SyncService, make).pipe(Layer.provideMerge(shared))
   )
 }
+
+/** What the extension loop shares with whoever sends encrypted messages or shows them. */
+export type Shared = CryptoTurn.CryptoTurn | OutgoingRequests.OutgoingRequests | EncryptionNews.EncryptionNews
+
+/** What the service is made of. */
+export type Ports = Exclude<LoopRunner.LoopServices, Shared> | CryptoEngine.CryptoEngine | LeaseStore | Wake
+
+const shared = OutgoingRequests.OutgoingRequests.layer.pipe(
+  Layer.provideMerge(CryptoTurn.CryptoTurn.layer),
+  Layer.provideMerge(EncryptionNews.EncryptionNews.layer)
+)
 
 /** Under this name the service suspends itself while it forgets positions. */
 const EXPIRE = "expireSessions"

@@ -1,5 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { CryptoEngine, DistributedSemaphore, HomeserverError, StoreError, SyncConfig } from "@twinloop/core"
+import {
+  CryptoError,
+  type CryptoEngine,
+  DistributedSemaphore,
+  HomeserverError,
+  StoreError,
+  SyncConfig
+} from "@twinloop/core"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import * as ExtensionSync from "../src/ExtensionSync.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
@@ -77,7 +84,10 @@ const isFree = Effect.fnUntraced(function* (world: World) {
 
 const busy = new StoreError.StoreBusy({ message: "somebody else is writing" })
 const readOnly = new StoreError.StoreReadOnly({ message: "read-only" })
-const crypto = new CryptoEngine.CryptoError({ message: "the machine trapped" })
+const crypto = new CryptoError.CryptoError({
+  operation: "receive",
+  reason: new CryptoError.CryptoTrapped({ message: "the machine trapped" })
+})
 
 describe("ExtensionSync", () => {
   describe("requests", () => {
@@ -439,7 +449,7 @@ describe("ExtensionSync", () => {
         yield* world.sim.sendNumbered(world.session, 2)
         yield* settle
         const state = yield* extension.state
-        assert.strictEqual(state._tag === "BackingOff" ? state.failure.message : state._tag, "the machine trapped")
+        assert.strictEqual(state._tag === "BackingOff" ? state.failure.message : state._tag, crypto.message)
         assert.isUndefined(engine.count())
         yield* advance("1 second")
         assert.deepStrictEqual(engine.reloads, [1, 1])
@@ -588,7 +598,7 @@ describe("ExtensionSync", () => {
         engine.queue.push(upload("1"))
         yield* world.faults.delayNext("commitExtension", 0)
         yield* world.sim.sendNumbered(world.session, 1)
-        engine.script("markSent", Effect.asVoid(world.faults.failNext("commitExtension", busy)))
+        engine.script("markSent", Effect.asVoid(world.faults.failNext("commitCrypto", busy)))
         yield* settle
         assert.isUndefined(engine.count())
         yield* advance("1 second")

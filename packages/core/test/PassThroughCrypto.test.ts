@@ -34,13 +34,16 @@ describe("PassThroughCrypto", () => {
       yield* engine.reload(fence)
       const received = yield* engine.receive(fence, { toDevice: events, fresh: true })
       assert.deepStrictEqual(received, {
-        inbox: [
-          { type: "m.room.encrypted", sender: "@a:x", event: events[0]!, encryption: "undecryptable" },
-          { type: "org.example.odd", sender: "@b:x", event: events[1]!, encryption: "none" },
-          { type: "m.room_key_request", sender: "@a:x", event: events[2]!, encryption: "none" }
-        ],
+        value: {
+          inbox: [
+            { type: "m.room.encrypted", sender: "@a:x", event: events[0]!, encryption: "undecryptable" },
+            { type: "org.example.odd", sender: "@b:x", event: events[1]!, encryption: "none" },
+            { type: "m.room_key_request", sender: "@a:x", event: events[2]!, encryption: "none" }
+          ],
+          quarantined: []
+        },
         writes: [],
-        quarantined: []
+        news: []
       })
       yield* engine.committed
     }).pipe(Effect.provide(PassThroughCrypto.layer))
@@ -51,7 +54,7 @@ describe("PassThroughCrypto", () => {
       const engine = yield* CryptoEngine
       const batch = { toDevice: events, e2ee: { oneTimeKeysCount: { signed_curve25519: 0 } }, fresh: false }
       const received = yield* engine.receive(fence, batch)
-      assert.deepStrictEqual(yield* engine.outgoing(fence), [])
+      assert.deepStrictEqual(yield* engine.outgoing(fence), { value: [], writes: [], news: [] })
       yield* engine.discard
       yield* engine.reload(fence)
       assert.deepStrictEqual(yield* engine.receive(fence, batch), received)

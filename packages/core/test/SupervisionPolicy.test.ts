@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import fc from "fast-check"
-import { CryptoError } from "../src/sync/CryptoEngine.ts"
+import * as CryptoError from "../src/sync/CryptoError.ts"
 import * as HomeserverError from "../src/sync/HomeserverError.ts"
 import * as StoreError from "../src/sync/StoreError.ts"
 import * as SupervisionPolicy from "../src/sync/SupervisionPolicy.ts"
@@ -11,6 +11,7 @@ type ErrorClass = SupervisionPolicy.ErrorClass
 const message = "why"
 const homeserver = (reason: HomeserverError.HomeserverErrorReason) =>
   new HomeserverError.HomeserverError({ operation: "sync", reason })
+const crypto = (reason: CryptoError.CryptoErrorReason) => new CryptoError.CryptoError({ operation: "receive", reason })
 const store = (reason: StoreError.StoreErrorReason) => new StoreError.StoreError({ operation: "commit", reason })
 
 /** One error for each reason there is; the type sees to it that none is left out. */
@@ -47,20 +48,33 @@ const decide = (failure: Partial<SupervisionPolicy.Failure>, attempt = 0, random
   SupervisionPolicy.decide(defaults, { class: "network", message, ...failure }, attempt, random)
 
 const attempts = fc.nat({ max: 1_000 })
+const cryptoErrors: {
+  [Tag in CryptoError.CryptoErrorReason["_tag"]]: readonly [ErrorClass, CryptoError.CryptoError]
+} = {
+  CryptoWrongKey: ["storeTerminal", crypto(new CryptoError.CryptoWrongKey({ message }))],
+  CryptoForeignStore: ["storeTerminal", crypto(new CryptoError.CryptoForeignStore({ message }))],
+  CryptoStoreNewer: ["storeTerminal", crypto(new CryptoError.CryptoStoreNewer({ message }))],
+  CryptoNoStore: ["crypto", crypto(new CryptoError.CryptoNoStore({ message }))],
+  CryptoStoreFailed: [
+    "store",
+    crypto(new CryptoError.CryptoStoreFailed({ message, error: store(new StoreError.StoreBusy({ message })) }))
+  ],
+  CryptoTrapped: ["crypto", crypto(new CryptoError.CryptoTrapped({ message }))],
+  CryptoBadAnswer: ["crypto", crypto(new CryptoError.CryptoBadAnswer({ message }))],
+  CryptoUnavailable: ["crypto", crypto(new CryptoError.CryptoUnavailable({ message }))],
+  CryptoFailed: ["crypto", crypto(new CryptoError.CryptoFailed({ message }))]
+}
+
 const chance = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })
 const { backoffMinMillis, backoffMaxMillis, retryAfterMaxMillis } = defaults
 
 describe("SupervisionPolicy.classify", () => {
-  for (const [tag, [expected, error]] of Object.entries({ ...homeserverErrors, ...storeErrors })) {
+  for (const [tag, [expected, error]] of Object.entries({ ...homeserverErrors, ...storeErrors, ...cryptoErrors })) {
     it(`says ${expected} of ${tag}, in the error's own words`, () => {
       assert.deepStrictEqual(SupervisionPolicy.classify(error), { class: expected, message: error.message })
       assert.include(error.message, message)
     })
   }
-
-  it("says crypto of a failed end-to-end machine", () => {
-    assert.deepStrictEqual(SupervisionPolicy.classify(new CryptoError({ message })), { class: "crypto", message })
-  })
 
   it("keeps how long the homeserver asked to wait", () => {
     const error = homeserver(new HomeserverError.RateLimited({ message, retryAfterMillis: 7_000 }))

@@ -63,6 +63,7 @@ export type Twinloop =
   | RoomList.RoomList
   | Inbox.Inbox
   | SyncService.SyncService
+  | SyncService.Shared
 
 /**
  * What many accounts in one process share: the HTTP connections. Provided around them, it is built once, and each

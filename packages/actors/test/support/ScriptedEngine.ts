@@ -5,7 +5,7 @@
  * made of memory that is outdated, breaks invariant I5 and is written down. Using outdated memory without committing is
  * allowed: a process that was frozen can't know, and the fence refuses what it makes of it.
  */
-import { CryptoEngine } from "@twinloop/core"
+import { CryptoEngine, type CryptoError } from "@twinloop/core"
 import { Effect, Layer } from "effect"
 import type { World } from "./Simulation.ts"
 
@@ -15,6 +15,8 @@ const KEY = new Uint8Array([1])
 
 const encode = (count: number): Uint8Array => new TextEncoder().encode(`${count}`)
 const decode = (value: Uint8Array): number => Number(new TextDecoder().decode(value))
+
+const unscripted = Effect.die("the scripted engine encrypts nothing")
 
 export interface ScriptedEngine {
   readonly layer: Layer.Layer<CryptoEngine.CryptoEngine>
@@ -29,13 +31,13 @@ export interface ScriptedEngine {
   /** Events and answers that were counted in memory, `undefined` while memory is void. */
   readonly count: () => number | undefined
   /** Does this at the next step of that kind, before it. */
-  script(step: Step, action: Effect.Effect<void, CryptoEngine.CryptoError>): void
+  script(step: Step, action: Effect.Effect<void, CryptoError.CryptoError>): void
 }
 
 /** A new engine of one process. */
 export const makeEngine = (world: World): ScriptedEngine => {
   let memory: { count: number; pending: boolean; outdated: boolean } | undefined
-  const scripts = new Map<Step, Array<Effect.Effect<void, CryptoEngine.CryptoError>>>()
+  const scripts = new Map<Step, Array<Effect.Effect<void, CryptoError.CryptoError>>>()
   const engine: Omit<ScriptedEngine, "layer" | "count" | "script"> = {
     reloads: [],
     batches: [],
@@ -43,7 +45,7 @@ export const makeEngine = (world: World): ScriptedEngine => {
     violations: [],
     queue: []
   }
-  const play = (step: Step): Effect.Effect<void, CryptoEngine.CryptoError> =>
+  const play = (step: Step): Effect.Effect<void, CryptoError.CryptoError> =>
     Effect.suspend(() => scripts.get(step)?.shift() ?? Effect.void)
   const stored = Effect.map(world.faults.cryptoRecords, ([record]) => (record === undefined ? 0 : decode(record.value)))
 
@@ -75,7 +77,7 @@ export const makeEngine = (world: World): ScriptedEngine => {
           event,
           encryption: "none" as const
         }))
-        return { inbox, writes, quarantined: [] }
+        return { value: { inbox, quarantined: [] }, writes, news: [] }
       }),
     committed: Effect.andThen(
       Effect.orDie(play("committed")),
@@ -87,18 +89,24 @@ export const makeEngine = (world: World): ScriptedEngine => {
     ),
     discard: Effect.sync(() => (memory = undefined)),
     outgoing: () =>
-      Effect.andThen(
-        play("outgoing"),
-        Effect.sync(() => [...engine.queue])
-      ),
+      Effect.gen(function* () {
+        yield* play("outgoing")
+        return { value: [...engine.queue], writes: yield* countUp("outgoing", 0), news: [] }
+      }),
     markSent: (_fence, request) =>
       Effect.gen(function* () {
         yield* play("markSent")
         const writes = yield* countUp("markSent", 1)
         engine.sent.push(request.id)
         engine.queue.splice(engine.queue.indexOf(request), 1)
-        return writes
-      })
+        return { value: undefined, writes, news: [] }
+      }),
+    track: () => unscripted,
+    claim: () => unscripted,
+    shareRoomKey: () => unscripted,
+    encrypt: () => unscripted,
+    bootstrapCrossSigning: () => unscripted,
+    setLocalTrust: () => unscripted
   })
   return {
     ...engine,

@@ -8,7 +8,7 @@
  * homeserver and a disk that can't be written are terminal), I10 (every wait has an upper bound).
  */
 import { Match } from "effect"
-import type { CryptoError } from "./CryptoEngine.ts"
+import type { CryptoError } from "./CryptoError.ts"
 import type { HomeserverError } from "./HomeserverError.ts"
 import type { StoreError } from "./StoreError.ts"
 import type { SyncConfigShape } from "./SyncConfig.ts"
@@ -88,6 +88,20 @@ const storeClass: Record<StoreError["reason"]["_tag"], ErrorClass> = {
   StoreUnavailable: "storeTerminal"
 }
 
+/** A store that this key or this software can't open is like a disk that can't be written: somebody has to see to it. */
+const cryptoClass = ({ reason }: CryptoError): ErrorClass => {
+  switch (reason._tag) {
+    case "CryptoWrongKey":
+    case "CryptoForeignStore":
+    case "CryptoStoreNewer":
+      return "storeTerminal"
+    case "CryptoStoreFailed":
+      return storeClass[reason.error.reason._tag]
+    default:
+      return "crypto"
+  }
+}
+
 /** Turns an error into its class and its message. */
 export const classify: (error: LoopError) => Failure = Match.type<LoopError>().pipe(
   Match.tag("HomeserverError", (error): Failure => ({
@@ -98,7 +112,7 @@ export const classify: (error: LoopError) => Failure = Match.type<LoopError>().p
       : {})
   })),
   Match.tag("StoreError", (error): Failure => ({ class: storeClass[error.reason._tag], message: error.message })),
-  Match.tag("CryptoError", (error): Failure => ({ class: "crypto", message: error.message })),
+  Match.tag("CryptoError", (error): Failure => ({ class: cryptoClass(error), message: error.message })),
   Match.exhaustive
 )
 

@@ -20,7 +20,8 @@ import type {
   RoomId,
   StateDeletion,
   StateEvent,
-  TimelineEvent
+  TimelineEvent,
+  UserId
 } from "../matrix/MatrixEvent.ts"
 import type { Fence } from "../lease/Lease.ts"
 import type { Room } from "../rooms/Room.ts"
@@ -58,7 +59,21 @@ export interface CryptoWrite {
   readonly value: Uint8Array | null
 }
 
-/** The effects of one extension response, or of one answered crypto request: all durable together, or none. */
+/** What a commit changed about what can be decrypted or trusted: a key of a room has come, or is withheld; a user's devices changed. */
+export type EncryptionNews =
+  | { readonly _tag: "RoomKey"; readonly roomId: RoomId; readonly sessionId: string }
+  | { readonly _tag: "Devices"; readonly userId: UserId }
+
+/** News as they were stored. `sequence` grows by one per piece and never repeats, whichever process committed it. */
+export interface EncryptionNewsEntry {
+  readonly sequence: number
+  readonly news: EncryptionNews
+}
+
+/** News that are kept, newest first: who was away for longer looks at everything again, which costs time and loses nothing. */
+export const ENCRYPTION_NEWS_KEPT = 10_000
+
+/** The effects of one extension response: all durable together, or none. */
 export interface ExtensionCommit {
   /** The `since` that was sent, absent if none; the commit is refused with `Moved` unless it is still the stored one. */
   readonly sentSince?: string
@@ -66,7 +81,14 @@ export interface ExtensionCommit {
   readonly position: ExtensionPosition
   readonly inbox: ReadonlyArray<InboxEvent>
   readonly crypto: ReadonlyArray<CryptoWrite>
+  readonly news?: ReadonlyArray<EncryptionNews>
   readonly quarantined: ReadonlyArray<Quarantined>
+}
+
+/** The effects of a call of the crypto engine that leaves the stream where it is. */
+export interface CryptoCommit {
+  readonly crypto: ReadonlyArray<CryptoWrite>
+  readonly news?: ReadonlyArray<EncryptionNews>
 }
 
 /** What happened to one room in one main-loop response. */
@@ -132,6 +154,15 @@ export class SyncStore extends Context.Service<
      * in which case nothing was written.
      */
     commitExtension(fence: Fence, commit: ExtensionCommit): Effect.Effect<ReadonlyArray<InboxEntry>, StoreError>
+    /** The same for records of the crypto engine alone, wherever the stream stands. Refused with `StaleGeneration`. */
+    commitCrypto(fence: Fence, commit: CryptoCommit): Effect.Effect<void, StoreError>
+    /** News after a sequence number, ascending, `limit` at most. */
+    encryptionNews(request: {
+      readonly after: number
+      readonly limit: number
+    }): Effect.Effect<ReadonlyArray<EncryptionNewsEntry>, StoreError>
+    /** Sequence numbers of the oldest and the newest news that are kept; both 0 while there have been none. */
+    readonly encryptionNewsKept: Effect.Effect<{ readonly first: number; readonly last: number }, StoreError>
     /** Drops the extension connection's `pos` (never `since`), fenced, after the homeserver declared it unknown. */
     expireExtension(fence: Fence): Effect.Effect<void, StoreError>
 

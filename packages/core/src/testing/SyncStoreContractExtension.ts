@@ -5,7 +5,7 @@ import { assert } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { TestClock } from "effect/testing"
 import * as SyncConfig from "../sync/SyncConfig.ts"
-import { SyncStore } from "../sync/SyncStore.ts"
+import { ENCRYPTION_NEWS_KEPT, type EncryptionNews, SyncStore } from "../sync/SyncStore.ts"
 import {
   name,
   roomId,
@@ -83,6 +83,74 @@ const extension = (test: Test): void => {
       yield* store.commitExtension(fence, batch("s1"))
       yield* store.expireExtension(fence)
       assert.deepStrictEqual(yield* store.extensionPosition, { since: "s1" })
+    })
+  )
+}
+
+const roomKey = (sessionId: string): EncryptionNews => ({ _tag: "RoomKey", roomId, sessionId })
+const record = (value: number) => ({ collection: "c", key: new Uint8Array([1]), value: new Uint8Array([value]) })
+
+/** What a reader of the news sees. */
+const newsState = Effect.gen(function* () {
+  const store = yield* SyncStore
+  return { kept: yield* store.encryptionNewsKept, news: yield* store.encryptionNews({ after: 0, limit: 10 }) }
+})
+
+const engine = (test: Test): void => {
+  test(
+    "starts without news",
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* newsState, { kept: { first: 0, last: 0 }, news: [] })
+    })
+  )
+
+  test(
+    "I2: makes the engine's records and its news durable together, and leaves the stream where it is",
+    Effect.gen(function* () {
+      const store = yield* SyncStore
+      const fence = yield* own("a")
+      yield* store.commitExtension(fence, batch("s1", { inbox: [inboxEvent(1)], news: [roomKey("one")] }))
+      const before = yield* extensionState
+      const devices: EncryptionNews = { _tag: "Devices", userId: "@other:example.org" }
+      yield* store.commitCrypto(fence, { crypto: [record(1)], news: [roomKey("two"), devices] })
+      yield* store.commitCrypto(fence, { crypto: [] })
+      assert.deepStrictEqual(yield* extensionState, before)
+      const { kept, news } = yield* newsState
+      assert.deepStrictEqual(kept, { first: 1, last: 3 })
+      assert.deepStrictEqual(news, [
+        { sequence: 1, news: roomKey("one") },
+        { sequence: 2, news: roomKey("two") },
+        { sequence: 3, news: devices }
+      ])
+      assert.deepStrictEqual(yield* store.encryptionNews({ after: 1, limit: 1 }), news.slice(1, 2))
+      assert.deepStrictEqual(yield* store.encryptionNews({ after: 3, limit: 1 }), [])
+    })
+  )
+
+  test(
+    "I1: refuses the engine's records under a stale generation, with their news",
+    Effect.gen(function* () {
+      const store = yield* SyncStore
+      const stale = yield* own("a")
+      yield* store.commitCrypto(stale, { crypto: [record(1)], news: [roomKey("one")] })
+      yield* own("b", 1)
+      const before = yield* newsState
+      const late = store.commitCrypto(stale, { crypto: [record(2)], news: [roomKey("two")] })
+      const reason = yield* reasonOf(late)
+      assert.deepInclude(reason, { _tag: "StaleGeneration", name, generation: 1, currentGeneration: 2 })
+      assert.deepStrictEqual(yield* newsState, before)
+    })
+  )
+
+  test(
+    "I10: keeps the newest news, and goes on counting",
+    Effect.gen(function* () {
+      const store = yield* SyncStore
+      const fence = yield* own("a")
+      const many = Array.from({ length: ENCRYPTION_NEWS_KEPT }, (_, index) => roomKey(`${index}`))
+      yield* store.commitCrypto(fence, { crypto: [], news: many })
+      yield* store.commitCrypto(fence, { crypto: [], news: [roomKey("a"), roomKey("b")] })
+      assert.deepStrictEqual(yield* store.encryptionNewsKept, { first: 3, last: ENCRYPTION_NEWS_KEPT + 2 })
     })
   )
 }
@@ -342,6 +410,7 @@ const quarantine = (test: Test): void => {
 /** Registers the tests of the extension stream, the inbox and the quarantine. */
 export const extensionContract = (test: Test): void => {
   extension(test)
+  engine(test)
   refusals(test)
   inbox(test)
   quarantine(test)

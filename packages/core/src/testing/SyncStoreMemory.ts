@@ -115,6 +115,20 @@ const make = Effect.gen(function* () {
           return yield* apply((state) => State.commitExtension(state, fence, commit, options))
         })
       ),
+    commitCrypto: (fence, commit) =>
+      run(
+        "commitCrypto",
+        Effect.andThen(
+          checkFence(leases, fence),
+          Ref.update(database, (state) => State.commitCrypto(state, commit))
+        )
+      ),
+    encryptionNews: ({ after, limit }) =>
+      read("encryptionNews", (state) => state.news.filter((entry) => entry.sequence > after).slice(0, limit)),
+    encryptionNewsKept: read("encryptionNewsKept", (state) => ({
+      first: state.news[0]?.sequence ?? 0,
+      last: state.news.at(-1)?.sequence ?? 0
+    })),
     expireExtension: (fence) =>
       run("expireExtension", Effect.andThen(checkFence(leases, fence), Ref.update(database, State.expireExtension))),
 

@@ -8,8 +8,11 @@ import type { Fence } from "../lease/Lease.ts"
 import type { EphemeralEvent, RoomId, StateDeletion, StateEvent } from "../matrix/MatrixEvent.ts"
 import type { Room } from "../rooms/Room.ts"
 import { Moved } from "../sync/StoreError.ts"
+import { ENCRYPTION_NEWS_KEPT } from "../sync/SyncStore.ts"
 import type {
+  CryptoCommit,
   CryptoWrite,
+  EncryptionNewsEntry,
   ExtensionCommit,
   ExtensionPosition,
   InboxEntry,
@@ -51,6 +54,8 @@ export interface State {
   readonly lastSequence: number
   readonly cursors: ReadonlyMap<string, number>
   readonly crypto: ReadonlyMap<string, CryptoRecord>
+  /** Oldest first. */
+  readonly news: ReadonlyArray<EncryptionNewsEntry>
   readonly connections: ReadonlyMap<string, ConnectionRecord>
   /** Oldest first. */
   readonly quarantine: ReadonlyArray<QuarantineEntry>
@@ -73,6 +78,7 @@ export const empty: State = {
   lastSequence: 0,
   cursors: new Map(),
   crypto: new Map(),
+  news: [],
   connections: new Map(),
   quarantine: [],
   quarantineCount: 0
@@ -125,6 +131,17 @@ const withCrypto = (
   return next
 }
 
+/** The engine's records and its news, after the fence was found to stand. */
+export const commitCrypto = (state: State, { crypto, news = [] }: CryptoCommit): State => {
+  const last = state.news.at(-1)?.sequence ?? 0
+  const entries = stored(news).map((piece, index) => ({ sequence: last + index + 1, news: piece }))
+  return {
+    ...state,
+    crypto: withCrypto(state.crypto, crypto),
+    news: [...state.news, ...entries].slice(-ENCRYPTION_NEWS_KEPT)
+  }
+}
+
 /** The fenced commit, after the fence was found to stand. */
 export const commitExtension = (
   state: State,
@@ -141,11 +158,10 @@ export const commitExtension = (
     generation: fence.generation
   }))
   const next: State = {
-    ...state,
+    ...commitCrypto(state, commit),
     position: stored(commit.position),
     inbox: [...state.inbox, ...entries],
-    lastSequence: state.lastSequence + entries.length,
-    crypto: withCrypto(state.crypto, commit.crypto)
+    lastSequence: state.lastSequence + entries.length
   }
   return Result.succeed([entries, withQuarantine(next, commit.quarantined, options)])
 }

@@ -4,8 +4,8 @@
  *
  * Invariants: I1 (the fence is checked against the lease rows in the transaction that writes), I2 (so is `since`).
  */
-import { StoreError } from "@twinloop/core"
-import type { Lease, MatrixEvent, SyncStore } from "@twinloop/core"
+import { StoreError, SyncStore } from "@twinloop/core"
+import type { Lease, MatrixEvent } from "@twinloop/core"
 import { Result } from "effect"
 import * as QuarantineTable from "./QuarantineTable.ts"
 import type { SyncReader, SyncTransaction } from "./SqliteClient.ts"
@@ -32,6 +32,10 @@ const countAfter = `SELECT COUNT(*) AS count FROM inbox WHERE sequence > ?`
 const selectLast = `SELECT seq AS sequence FROM sqlite_sequence WHERE name = 'inbox'`
 const replaceCrypto = `INSERT OR REPLACE INTO crypto_record (collection, key, value) VALUES (?, ?, ?)`
 const deleteCrypto = `DELETE FROM crypto_record WHERE collection = ? AND key = ?`
+const insertNews = `INSERT INTO encryption_news (news) VALUES (?)`
+const deleteNews = `DELETE FROM encryption_news WHERE sequence <= ?`
+const selectNews = `SELECT sequence, news FROM encryption_news WHERE sequence > ? ORDER BY sequence LIMIT ?`
+const selectNewsKept = `SELECT COALESCE(MIN(sequence), 0) AS first, COALESCE(MAX(sequence), 0) AS last FROM encryption_news`
 const selectCursor = `SELECT sequence FROM inbox_cursor WHERE consumer = ?`
 const moveCursor = `INSERT INTO inbox_cursor (consumer, sequence) VALUES (?, ?)
   ON CONFLICT (consumer) DO UPDATE SET sequence = MAX(sequence, excluded.sequence)`
@@ -92,6 +96,45 @@ const appendInbox = (
   return { ...event, generation, sequence: lastInsertRowid }
 }
 
+const appendNews = (transaction: SyncTransaction, news: ReadonlyArray<SyncStore.EncryptionNews>): void => {
+  let last = 0
+  for (const piece of news) last = transaction.run(insertNews, JSON.stringify(piece)).lastInsertRowid
+  if (last > SyncStore.ENCRYPTION_NEWS_KEPT) transaction.run(deleteNews, last - SyncStore.ENCRYPTION_NEWS_KEPT)
+}
+
+const writeEngine = (transaction: SyncTransaction, { crypto, news = [] }: SyncStore.CryptoCommit): void => {
+  for (const write of crypto) writeCrypto(transaction, write)
+  if (news.length > 0) appendNews(transaction, news)
+}
+
+/** Writes the engine's records, unless the fence is stale. */
+export const commitCrypto = (
+  transaction: SyncTransaction,
+  fencing: Fencing,
+  fence: Lease.Fence,
+  commit: SyncStore.CryptoCommit
+): Refused<void> => {
+  const refusal = checkFence(transaction, fencing, fence)
+  if (refusal !== undefined) return Result.fail(refusal)
+  writeEngine(transaction, commit)
+  return Result.succeed(undefined)
+}
+
+/** News after a sequence number, ascending. */
+export const readNews = (
+  reader: SyncReader,
+  after: number,
+  limit: number
+): ReadonlyArray<SyncStore.EncryptionNewsEntry> =>
+  reader.all<{ sequence: number; news: string }>(selectNews, after, limit).map(({ news, sequence }) => ({
+    sequence,
+    news: JSON.parse(news) as SyncStore.EncryptionNews
+  }))
+
+/** Sequence numbers of the oldest and the newest news, 0 while there are none. */
+export const newsKept = (reader: SyncReader): { readonly first: number; readonly last: number } =>
+  reader.get<{ first: number; last: number }>(selectNewsKept) ?? { first: 0, last: 0 }
+
 /** Writes a response's effects, unless the fence or `sentSince` is stale. */
 export const commit = (
   transaction: SyncTransaction,
@@ -102,7 +145,7 @@ export const commit = (
 ): Refused<ReadonlyArray<SyncStore.InboxEntry>> => {
   const refusal = checkFence(transaction, fencing, fence) ?? checkSince(transaction, commit.sentSince)
   if (refusal !== undefined) return Result.fail(refusal)
-  for (const write of commit.crypto) writeCrypto(transaction, write)
+  writeEngine(transaction, commit)
   const entries = commit.inbox.map((event) => appendInbox(transaction, event, fence.generation))
   QuarantineTable.insert(transaction, commit.quarantined, quarantine)
   transaction.run(replacePosition, commit.position.since ?? null, commit.position.pos ?? null)

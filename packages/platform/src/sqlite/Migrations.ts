@@ -182,6 +182,14 @@ const appendedTables = [
   `CREATE UNIQUE INDEX state_event_key ON state_event (room, type, state_key)`
 ]
 
+const encryptionNewsTables = [
+  `CREATE TABLE encryption_news (
+    -- What commits changed about what can be decrypted or trusted, for every process that shows it. The newest are kept.
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    news TEXT NOT NULL -- JSON of core's EncryptionNews
+  ) STRICT`
+]
+
 const create = (statements: ReadonlyArray<string>): Effect.Effect<void, SqlError.SqlError, SqlClient.SqlClient> =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
     Effect.forEach(statements, (statement) => sql.unsafe(statement), { discard: true })
@@ -190,7 +198,8 @@ const create = (statements: ReadonlyArray<string>): Effect.Effect<void, SqlError
 const steps = {
   "0001_initial": create([...leaseTables, ...extensionTables, ...roomTables, ...otherTables]),
   "0002_device": create(deviceTables),
-  "0003_appended": create(appendedTables)
+  "0003_appended": create(appendedTables),
+  "0004_encryption_news": create(encryptionNewsTables)
 }
 
 /** The schema version that this software writes: the number of the last step. */

@@ -50,6 +50,13 @@ const make = Effect.gen(function* () {
       write("commit the extension stream", true, (transaction, quarantine) =>
         ExtensionTables.commit(transaction, fencing, fence, commit, quarantine)
       ),
+    commitCrypto: (fence, commit) =>
+      write("commit the keys", true, (transaction) =>
+        ExtensionTables.commitCrypto(transaction, fencing, fence, commit)
+      ),
+    encryptionNews: ({ after, limit }) =>
+      read("read the encryption news", (reader) => ExtensionTables.readNews(reader, after, limit)),
+    encryptionNewsKept: read("read the encryption news", ExtensionTables.newsKept),
     expireExtension: (fence) =>
       write("expire the extension connection", true, (transaction) =>
         ExtensionTables.expire(transaction, fencing, fence)

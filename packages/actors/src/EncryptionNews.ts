@@ -1,0 +1,97 @@
+/**
+ * What changed about what can be decrypted or trusted: keys of rooms that came late, devices that changed, whichever process
+ * committed it.
+ *
+ * The owner of the extension stream writes news in its fenced commits; every process that shows encrypted events follows
+ * them here, in order and without gaps.
+ *
+ * Invariants: I4 (nobody looks at the store while the loops don't run), I6 (news are read from the store, so they are
+ * committed), I10 (news are read by pages; who has missed more than is kept is told so).
+ *
+ * Not here: what follows from a piece of news (`Rooms.ts`).
+ */
+import { SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
+import type { StoreError } from "@twinloop/core"
+import { Context, Effect, Latch, Layer, PubSub, Schedule } from "effect"
+import type { Scope } from "effect"
+
+/** A piece of news, or that some were missed: then anything may have changed. */
+export type News = SyncStore.EncryptionNews | { readonly _tag: "Missed" }
+
+export interface Follower {
+  /**
+   * Waits for the next news, and gives them in order, at least one. A busy store is tried again for as long as it lasts,
+   * another fault of the store fails this.
+   */
+  readonly next: Effect.Effect<ReadonlyArray<News>, StoreError.StoreError>
+}
+
+/** News that are read at once. */
+const PAGE = 100
+
+export class EncryptionNews extends Context.Service<
+  EncryptionNews,
+  {
+    /** For who commits: this process has committed news. */
+    readonly committed: Effect.Effect<void>
+    /** For the service: its loops run, or have ended. While they have, nobody looks at the store for other processes' news. */
+    setActive(active: boolean): Effect.Effect<void>
+    /** Follows the news from here on, until the scope closes. */
+    readonly follow: Effect.Effect<Follower, StoreError.StoreError, Scope.Scope>
+  }
+>()("@twinloop/actors/EncryptionNews") {
+  /** The news of this process's `SyncStore`. */
+  static readonly layer: Layer.Layer<EncryptionNews, never, SyncStore.SyncStore> = Layer.effect(
+    EncryptionNews,
+    Effect.suspend(() => make)
+  )
+}
+
+const patiently =
+  ({ backoffMaxMillis, backoffMinMillis }: SyncConfig.SyncConfigShape) =>
+  <A>(effect: Effect.Effect<A, StoreError.StoreError>): Effect.Effect<A, StoreError.StoreError> =>
+    Effect.retry(effect, {
+      while: (error) => SupervisionPolicy.classify(error).class === "store",
+      schedule: Schedule.min([Schedule.exponential(backoffMinMillis), Schedule.spaced(backoffMaxMillis)]).pipe(
+        Schedule.jittered
+      )
+    })
+
+const make = Effect.gen(function* () {
+  const store = yield* SyncStore.SyncStore
+  const config = yield* SyncConfig.SyncConfig
+  const patient = patiently(config)
+  const active = yield* Latch.make(true)
+  // One wake-up is as good as many: what there is stands in the store.
+  const commits = yield* Effect.acquireRelease(PubSub.sliding<void>(1), PubSub.shutdown)
+  const nextLook = active.await.pipe(Effect.andThen(Effect.sleep(config.waitPollMillis)), Effect.andThen(active.await))
+
+  const follow = Effect.gen(function* () {
+    // Subscribed before the first look: a commit between the look and the wait ends the wait.
+    const wakeUps = yield* PubSub.subscribe(commits)
+    let { last } = yield* patient(store.encryptionNewsKept)
+    const look = Effect.gen(function* () {
+      const entries = yield* patient(store.encryptionNews({ after: last, limit: PAGE }))
+      const first = entries[0]
+      if (first === undefined) return []
+      const missed: ReadonlyArray<News> = first.sequence > last + 1 ? [{ _tag: "Missed" }] : []
+      last = entries[entries.length - 1]?.sequence ?? last
+      return [...missed, ...entries.map(({ news }): News => news)]
+    })
+    const next = Effect.gen(function* () {
+      let news = yield* look
+      while (news.length === 0) {
+        yield* Effect.raceFirst(PubSub.take(wakeUps), nextLook)
+        news = yield* look
+      }
+      return news
+    })
+    return { next }
+  })
+
+  return EncryptionNews.of({
+    committed: Effect.asVoid(PubSub.publish(commits, undefined)),
+    setActive: (isActive) => Effect.asVoid(isActive ? active.open : active.close),
+    follow
+  })
+})

@@ -1,0 +1,114 @@
+/**
+ * Sends what the end-to-end machine wants sent, and tells it the answers.
+ *
+ * Includes `flush`, for whatever is queued (the extension loop, and who sends a message first), and `send`, for the requests
+ * that one step of sending a message needs.
+ *
+ * Invariants: I2 (what must be durable before a request is sent has been committed when the request is known here), I9 (a
+ * request that isn't answered, is refused, or is answered with something else stays queued, and holds up nothing behind it
+ * for good).
+ *
+ * Not here: which requests there are (`CryptoEngine`), when (`ExtensionSync.ts`, `Encryption.ts`).
+ */
+import { type CryptoEngine, type CryptoError, Homeserver, type HomeserverError, type MatrixEvent } from "@twinloop/core"
+import { Context, Effect, Layer, Result, Semaphore } from "effect"
+import * as CryptoTurn from "./CryptoTurn.ts"
+import * as Metrics from "./Metrics.ts"
+
+type SendError = CryptoTurn.TurnError | HomeserverError.HomeserverError
+
+export class OutgoingRequests extends Context.Service<
+  OutgoingRequests,
+  {
+    /**
+     * Sends what is queued, in order. What the homeserver refuses stays queued without holding up what is behind it; when it
+     * takes nothing just then, everything waits for the next time. Fails only when the machine or the store does.
+     */
+    readonly flush: Effect.Effect<void, CryptoTurn.TurnError>
+    /** Sends these, in order; fails with the first that isn't taken. */
+    send(requests: ReadonlyArray<CryptoEngine.OutgoingRequest>): Effect.Effect<void, SendError>
+  }
+>()("@twinloop/actors/OutgoingRequests") {
+  static readonly layer: Layer.Layer<OutgoingRequests, never, CryptoTurn.CryptoTurn | Homeserver.Homeserver> =
+    Layer.effect(
+      OutgoingRequests,
+      Effect.suspend(() => make)
+    )
+}
+
+/** Whether the homeserver has refused this one request, and may well take others. */
+const isRefusal = ({ reason }: HomeserverError.HomeserverError): boolean =>
+  reason._tag === "BadRequest" || reason._tag === "Forbidden" || reason._tag === "NotFound"
+
+const isUpload = ({ request }: CryptoEngine.OutgoingRequest): boolean =>
+  request._tag === "Keys" && request.keys.kind === "upload"
+
+const isBadAnswer = (error: CryptoTurn.TurnError): error is CryptoError.CryptoError =>
+  error._tag === "CryptoError" && error.reason._tag === "CryptoBadAnswer"
+
+/** A one-time key whose id was used for another key: the stored account is not the one that uploaded before. */
+const conflicts = ({ reason }: HomeserverError.HomeserverError): boolean =>
+  reason._tag === "BadRequest" && reason.message.includes("already exists")
+
+const make = Effect.gen(function* () {
+  const turn = yield* CryptoTurn.CryptoTurn
+  const homeserver = yield* Homeserver.Homeserver
+  // Two that flush at once would send everything twice.
+  const one = yield* Semaphore.make(1)
+
+  const post = ({
+    request
+  }: CryptoEngine.OutgoingRequest): Effect.Effect<MatrixEvent.JsonObject, HomeserverError.HomeserverError> => {
+    switch (request._tag) {
+      case "Keys":
+        return homeserver.keys(request.keys)
+      case "ToDevice":
+        return Effect.as(homeserver.sendToDevice(request.toDevice), {})
+      case "RoomEvent":
+        return Effect.map(homeserver.sendEvent(request.event), (eventId) => ({ event_id: eventId }))
+    }
+  }
+
+  const markSent = (request: CryptoEngine.OutgoingRequest, answer: MatrixEvent.JsonObject) =>
+    turn.change((engine, fence) => engine.markSent(fence, request, answer))
+
+  /** Says why a request stays queued. */
+  const stays = Effect.fnUntraced(function* (
+    request: CryptoEngine.OutgoingRequest,
+    error: HomeserverError.HomeserverError
+  ) {
+    if (!isUpload(request) || !conflicts(error)) {
+      return yield* Effect.logWarning(
+        `A request of the end-to-end machine stays queued and is tried again. ${error.message}`
+      )
+    }
+    yield* Metrics.oneTimeKeyConflict
+    yield* Effect.logError(
+      `The homeserver has other one-time keys of this device than are stored, so messages that use them can't be decrypted. Log in again as a new device, and look for a copy of the database, or a second program, that uses this login. ${error.message}`
+    )
+  })
+
+  const flush = Effect.gen(function* () {
+    for (const request of yield* turn.change((engine, fence) => engine.outgoing(fence))) {
+      const answer = yield* Effect.result(post(request))
+      if (Result.isFailure(answer)) {
+        yield* stays(request, answer.failure)
+        if (isRefusal(answer.failure)) continue
+        return
+      }
+      yield* markSent(request, answer.success).pipe(
+        Effect.catchIf(isBadAnswer, (error) =>
+          Effect.logWarning(`A request of the end-to-end machine stays queued and is tried again. ${error.message}`)
+        )
+      )
+    }
+  })
+
+  return OutgoingRequests.of({
+    flush: one.withPermit(flush),
+    send: (requests) =>
+      Effect.forEach(requests, (request) => Effect.flatMap(post(request), (answer) => markSent(request, answer)), {
+        discard: true
+      })
+  })
+})
