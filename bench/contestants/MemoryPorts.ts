@@ -40,8 +40,10 @@ const makeHomeserver = Effect.sync(() => {
         return Effect.succeed(decode(Object.keys(lists).length > 0 ? firstAnswers.rooms : firstAnswers.extension))
       }),
     sendEvent: () => notAsked,
+    sendState: () => notAsked,
     sendToDevice: () => notAsked,
     keys: () => notAsked,
+    members: () => notAsked,
     eventContext: () => notAsked
   })
 })

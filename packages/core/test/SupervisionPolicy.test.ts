@@ -24,6 +24,10 @@ const homeserverErrors: {
   Unauthorized: ["auth", homeserver(new HomeserverError.Unauthorized({ message, softLogout: false }))],
   Unsupported: ["unsupported", homeserver(new HomeserverError.Unsupported({ message }))],
   Forbidden: ["server", homeserver(new HomeserverError.Forbidden({ message, errcode: "M_FORBIDDEN" }))],
+  UserInteractiveAuth: [
+    "rejected",
+    homeserver(new HomeserverError.UserInteractiveAuth({ message, flows: [], params: {}, completed: [] }))
+  ],
   NotFound: ["server", homeserver(new HomeserverError.NotFound({ message }))],
   BadRequest: ["rejected", homeserver(new HomeserverError.BadRequest({ message, status: 400, errcode: "M_UNKNOWN" }))],
   ServerError: ["server", homeserver(new HomeserverError.ServerError({ message, status: 502 }))],

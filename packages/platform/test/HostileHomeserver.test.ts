@@ -126,7 +126,17 @@ describe("A hostile identifier", () => {
           homeserver.sendEvent({ roomId: id, type: "m.room.message", txnId: "t", content: {} })
         )
         assert.strictEqual(sent.reason._tag, "BadRequest")
-        assert.deepStrictEqual([...context.server.requests, ...sent.server.requests], [])
+        const members = yield* call((homeserver) => homeserver.members(id))
+        assert.strictEqual(members.reason._tag, "BadRequest")
+        const state = yield* call((homeserver) =>
+          homeserver.sendState({ roomId: "!room:test", type: "m.x", stateKey: id, content: {} })
+        )
+        assert.strictEqual(state.reason._tag, "BadRequest")
+        const servers = [context.server, sent.server, members.server, state.server]
+        assert.deepStrictEqual(
+          servers.flatMap(({ requests }) => requests),
+          []
+        )
       }
     })
   )

@@ -426,6 +426,22 @@ describe("HttpHomeserver", () => {
       )
     })
 
+    it.live("set a state, under its key if it has one", () => {
+      const content = { algorithm: "m.megolm.v1.aes-sha2" }
+      const route = "PUT /_matrix/client/v3/rooms/!a:test/state/m.room.encryption"
+      return call(route, json(200, { event_id: "$1" }), (homeserver, server) =>
+        Effect.gen(function* () {
+          const state = { roomId: "!a:test", type: "m.room.encryption", content }
+          assert.strictEqual(yield* homeserver.sendState({ ...state, stateKey: "" }), "$1")
+          assert.deepStrictEqual(server.requests[0]?.body, content)
+          server.on(`${route}/a/b`, json(200, { event_id: "$2" }))
+          assert.strictEqual(yield* homeserver.sendState({ ...state, stateKey: "a/b" }), "$2")
+          server.on(route, json(200, { event_id: "" }))
+          assert.strictEqual((yield* reasonOf(homeserver.sendState({ ...state, stateKey: "" })))._tag, "BadResponse")
+        })
+      )
+    })
+
     it.live("send to devices", () => {
       const messages = { "@bob:test": { "*": { n: 1 } } }
       return call("PUT /_matrix/client/v3/sendToDevice/m.x/t1", json(200, {}), (homeserver, server) =>
@@ -453,6 +469,133 @@ describe("HttpHomeserver", () => {
         )
       )
     }
+
+    describe("ask for the members of a room", () => {
+      const route = "GET /_matrix/client/v3/rooms/!a:test/members"
+      const member = (state_key: unknown, membership: unknown, rest: object = {}) => ({
+        type: "m.room.member",
+        sender: "@alice:test",
+        state_key,
+        content: { membership },
+        ...rest
+      })
+
+      it.live("and give who is there or may come in, each once", () => {
+        const chunk = [
+          member("@alice:test", "join"),
+          member("@bob:test", "invite"),
+          member("@carol:test", "knock"),
+          member("@dan:test", "ban"),
+          member("@erin:test", "leave"),
+          member("@alice:test", "join")
+        ]
+        return call(route, json(200, { chunk }), (homeserver, server) =>
+          Effect.gen(function* () {
+            assert.deepStrictEqual(yield* homeserver.members("!a:test"), [
+              { userId: "@alice:test", membership: "join" },
+              { userId: "@bob:test", membership: "invite" },
+              { userId: "@carol:test", membership: "knock" }
+            ])
+            assert.deepStrictEqual(server.requests[0]?.query, { not_membership: "leave" })
+          })
+        )
+      })
+
+      it.live("I7: and leave out what is no membership of anybody", () => {
+        const chunk = [
+          null,
+          "@mallory:test",
+          [],
+          {},
+          member(undefined, "join"),
+          member(5, "join"),
+          member("mallory", "join"),
+          member("@mallory", "join"),
+          member("@mall\ud800ory:test", "join"),
+          member("@mallory:test", "owner"),
+          member("@mallory:test", "toString"),
+          member("@mallory:test", "join", { type: "m.room.name" }),
+          member("@mallory:test", "join", { content: null }),
+          member("@mallory:test", "join", { content: ["join"] }),
+          member("@bob:test", "join")
+        ]
+        return call(route, json(200, { chunk }), (homeserver) =>
+          Effect.map(homeserver.members("!a:test"), (members) =>
+            assert.deepStrictEqual(members, [{ userId: "@bob:test", membership: "join" }])
+          )
+        )
+      })
+
+      const answers: ReadonlyArray<
+        readonly [name: string, answer: Answer, tag: HomeserverError.HomeserverErrorReason["_tag"]]
+      > = [
+        ["HTML", text(200, "text/html", "<h1>Welcome</h1>"), "BadResponse"],
+        ["no chunk", json(200, {}), "BadResponse"],
+        ["a chunk that is no list", json(200, { chunk: { 0: member("@bob:test", "join") } }), "BadResponse"],
+        ["403", json(403, { errcode: "M_FORBIDDEN", error: "not in room" }), "Forbidden"]
+      ]
+      for (const [name, answer, tag] of answers) {
+        it.live(`and take ${name} for ${tag}`, () =>
+          call(route, answer, (homeserver) =>
+            Effect.map(Effect.flip(homeserver.members("!a:test")), (error) => {
+              assert.strictEqual(error.reason._tag, tag)
+              assert.match(error.message, /^members: /)
+            })
+          )
+        )
+      }
+    })
+
+    describe("that ask for interactive authentication", () => {
+      const route = "POST /_matrix/client/v3/keys/device_signing/upload"
+      const password = "correct horse"
+      const flows = [{ stages: ["m.login.password"] }, { stages: ["m.login.sso", "m.login.dummy"] }]
+      const params = { "m.login.sso": { a: [1, { b: "c" }] } }
+
+      it.live("say how it can be done, and that the login is still valid", () =>
+        call(route, json(401, { session: "s1", flows, params }), (homeserver) =>
+          Effect.gen(function* () {
+            const reason = yield* reasonOf(homeserver.keys({ kind: "deviceSigning", body: {} }))
+            assert(reason._tag === "UserInteractiveAuth")
+            assert.deepInclude(reason, { session: "s1", flows, params, completed: [] })
+            assert.isUndefined(reason.errcode)
+            assert.include(reason.message, "still valid")
+          })
+        )
+      )
+
+      it.live("say what was wrong, and repeat no password", () => {
+        const echo = { errcode: "M_FORBIDDEN", error: `not "${password}"`, completed: ["m.login.dummy", 7] }
+        const hostile = {
+          flows: [null, {}, { stages: [`is ${password}`, 3] }],
+          params: { [password]: 1, a: [password] }
+        }
+        const auth = { type: "m.login.password", password, session: "s1" }
+        return call(route, json(401, { session: "s1", ...echo, ...hostile }), (homeserver) =>
+          Effect.gen(function* () {
+            const reason = yield* reasonOf(homeserver.keys({ kind: "deviceSigning", body: { auth } }))
+            assert(reason._tag === "UserInteractiveAuth")
+            assert.deepInclude(reason, { session: "s1", errcode: "M_FORBIDDEN", completed: ["m.login.dummy"] })
+            assert.deepStrictEqual(reason.flows, [{ stages: ["<redacted>"] }])
+            assert.deepStrictEqual(reason.params, { a: ["<redacted>"] })
+            assert.notInclude(JSON.stringify(reason), password)
+          })
+        )
+      })
+
+      it.live("I7: are understood however deep the answer is nested", () => {
+        const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`
+        const answer = text(401, "application/json", `{"flows":[],"params":{"a":${deep}}}`)
+        return call(route, answer, (homeserver) =>
+          Effect.gen(function* () {
+            const reason = yield* reasonOf(homeserver.keys({ kind: "deviceSigning", body: {} }))
+            assert(reason._tag === "UserInteractiveAuth")
+            assert.isUndefined(reason.session)
+            assert.include(JSON.stringify(reason.params), "<redacted>")
+          })
+        )
+      })
+    })
 
     it.live("give an event with its state, and refuse one that can't be read", () => {
       const event = { type: "m.x", sender: "@bob:test", content: {}, event_id: "$1" }

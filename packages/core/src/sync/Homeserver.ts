@@ -6,7 +6,7 @@
  *
  * Not here: log-in and token refresh, which need an account and a place to keep it (platform `Login`, `SessionStore`).
  */
-import { Context } from "effect"
+import { Context, Predicate } from "effect"
 import type { Effect } from "effect"
 import type { DeviceId, EventId, JsonObject, RoomId, TimelineEvent, UserId } from "../matrix/MatrixEvent.ts"
 import type { SyncRequest, SyncResponse } from "../matrix/SlidingSync.ts"
@@ -37,6 +37,40 @@ export interface SendEvent {
   readonly txnId: string
 }
 
+/** A state event to set: the same type and state key again replaces it. */
+export interface SendState {
+  readonly roomId: RoomId
+  readonly type: string
+  /** Empty for what the room has one of: its name, its encryption. */
+  readonly stateKey: string
+  readonly content: JsonObject
+}
+
+/** Somebody who is in a room, or may come in. */
+export interface RoomMember {
+  readonly userId: UserId
+  readonly membership: "join" | "invite" | "knock"
+}
+
+const memberships: ReadonlySet<unknown> = new Set<RoomMember["membership"]>(["join", "invite", "knock"])
+
+/** What a user id must be to be anybody's: text, with a name and a server. Spec: appendices, "User Identifiers". */
+const isUserId = (value: unknown): value is UserId =>
+  typeof value === "string" && value.isWellFormed() && /^@[^:]*:./.test(value)
+
+/** Reads the `chunk` of `GET /rooms/{roomId}/members`, for adapters; see `members` of the port. */
+export const roomMembers = (chunk: ReadonlyArray<unknown>): ReadonlyArray<RoomMember> => {
+  const members = new Map<UserId, RoomMember>()
+  for (const event of chunk) {
+    if (!Predicate.isObject(event) || event.type !== "m.room.member" || !Predicate.isObject(event.content)) continue
+    const { state_key: userId } = event
+    const { membership } = event.content
+    if (isUserId(userId) && memberships.has(membership))
+      members.set(userId, { userId, membership: membership as RoomMember["membership"] })
+  }
+  return [...members.values()]
+}
+
 export interface SendToDevice {
   readonly type: string
   readonly txnId: string
@@ -44,7 +78,11 @@ export interface SendToDevice {
   readonly messages: { readonly [userId: UserId]: { readonly [deviceId: DeviceId]: JsonObject } }
 }
 
-/** A request of the end-to-end machine whose body and response are opaque to us. Spec: "End-to-end encryption", "Key management". */
+/**
+ * A request of the end-to-end machine whose body and response are opaque to us. Spec: "End-to-end encryption", "Key management".
+ *
+ * `deviceSigning` may be answered with `UserInteractiveAuth`; it is then sent again with `auth` in its body.
+ */
 export interface KeysRequest {
   readonly kind: "upload" | "query" | "claim" | "signatures" | "deviceSigning"
   readonly body: JsonObject
@@ -67,10 +105,19 @@ export class Homeserver extends Context.Service<
     sync(request: SyncRequest): Effect.Effect<SyncResponse, HomeserverError>
     /** `PUT /rooms/{roomId}/send/{type}/{txnId}` */
     sendEvent(event: SendEvent): Effect.Effect<EventId, HomeserverError>
+    /** `PUT /rooms/{roomId}/state/{type}/{stateKey}`; how encryption is turned on (`m.room.encryption`). Repeating it is harmless. */
+    sendState(event: SendState): Effect.Effect<EventId, HomeserverError>
     /** `PUT /sendToDevice/{type}/{txnId}` */
     sendToDevice(messages: SendToDevice): Effect.Effect<void, HomeserverError>
-    /** `POST /keys/…`; gives the response's JSON. */
+    /** `POST /keys/…`; gives the response's JSON. `deviceSigning` can fail with `UserInteractiveAuth`. */
     keys(request: KeysRequest): Effect.Effect<JsonObject, HomeserverError>
+    /**
+     * `GET /rooms/{roomId}/members?not_membership=leave`: whom an encrypted room's keys may concern, banned and departed users
+     * left out. Needed because a sliding sync tells members lazily. Spec: "Getting events for a room".
+     *
+     * What is no membership is left out as well (I7); each user is named once.
+     */
+    members(roomId: RoomId): Effect.Effect<ReadonlyArray<RoomMember>, HomeserverError>
     /** `GET /rooms/{roomId}/context/{eventId}?limit=0` */
     eventContext(roomId: RoomId, eventId: EventId): Effect.Effect<EventContext, HomeserverError>
   }

@@ -38,6 +38,31 @@ export class Forbidden extends Schema.TaggedError<Forbidden>("@twinloop/core/For
   errcode: Schema.String
 }) {}
 
+/** A way through interactive authentication: its stages, in order. `m.login.password` is the stage that asks for a password. */
+export const AuthFlow = Schema.Struct({ stages: Schema.Array(Schema.String) })
+export type AuthFlow = typeof AuthFlow.Type
+
+/**
+ * 401 that asks who one is once more, before it does what it was asked for; the login is as valid as before. Repeat the same
+ * request with `auth` in its body: a stage of one of the `flows`, what the stage wants, and the `session`. Spec:
+ * "User-Interactive Authentication API".
+ */
+export class UserInteractiveAuth extends Schema.TaggedError<UserInteractiveAuth>("@twinloop/core/UserInteractiveAuth")(
+  "UserInteractiveAuth",
+  {
+    message: Schema.String,
+    /** Goes back as `auth.session`. Absent when the homeserver gave none, and then none is sent. */
+    session: Schema.optionalKey(Schema.String),
+    flows: Schema.Array(AuthFlow),
+    /** stage → what it needs to be known beforehand. */
+    params: Schema.Record(Schema.String, Schema.Unknown),
+    /** Stages that the session has behind it. */
+    completed: Schema.Array(Schema.String),
+    /** Why the last `auth` was refused: `M_FORBIDDEN` for a wrong password. Absent when there was none. */
+    errcode: Schema.optionalKey(Schema.String)
+  }
+) {}
+
 /** 404 with `M_NOT_FOUND`: the thing asked for isn't there or may not be seen. */
 export class NotFound extends Schema.TaggedError<NotFound>("@twinloop/core/NotFound")("NotFound", {
   message: Schema.String
@@ -78,6 +103,7 @@ export const HomeserverErrorReason = Schema.Union([
   UnknownPosition,
   Unauthorized,
   Forbidden,
+  UserInteractiveAuth,
   NotFound,
   Unsupported,
   BadRequest,

@@ -70,6 +70,7 @@ const homeserverClass: Record<HomeserverError["reason"]["_tag"], ErrorClass> = {
   Unauthorized: "auth",
   Unsupported: "unsupported",
   Forbidden: "server",
+  UserInteractiveAuth: "rejected",
   NotFound: "server",
   BadRequest: "rejected",
   ServerError: "server",

@@ -23,7 +23,7 @@ import { Clock, Context, Effect, Exit, Layer, Result } from "effect"
 import type { DeviceId, EventId, JsonObject, RoomId, UserId } from "../matrix/MatrixEvent.ts"
 import type { SyncRequest, SyncResponse } from "../matrix/SlidingSync.ts"
 import * as Wire from "../matrix/SlidingSyncWire.ts"
-import { Homeserver, type Session, type Spelling } from "../sync/Homeserver.ts"
+import { Homeserver, roomMembers, type Session, type Spelling } from "../sync/Homeserver.ts"
 import * as Errors from "../sync/HomeserverError.ts"
 import { make as makeHost } from "./homeserver/HomeserverHost.ts"
 import type { LedgerEntry, ModelOptions, ModelState, Outcome, Refusal, Requester } from "./homeserver/ModelState.ts"
@@ -190,6 +190,12 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
           session,
           ask((state, requester, nowMillis) => Model.send(state, requester, event, nowMillis))
         ),
+      sendState: (event) =>
+        call(
+          "state",
+          session,
+          ask((state, requester, nowMillis) => Model.send(state, requester, event, nowMillis))
+        ),
       sendToDevice: (messages) =>
         call(
           "sendToDevice",
@@ -201,6 +207,12 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
           `keys/${request.kind}`,
           session,
           ask((state, requester) => Model.keys(state, requester, request))
+        ),
+      members: (roomId) =>
+        call(
+          "members",
+          session,
+          ask((_, requester) => Result.map(Model.members(requester, roomId, { notMembership: "leave" }), roomMembers))
         ),
       eventContext: (roomId, eventId) =>
         call(

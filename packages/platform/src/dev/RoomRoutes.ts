@@ -160,8 +160,17 @@ const stateContent = (call: UserCall): Outcome<unknown> =>
     stateKey: param(call, "stateKey")
   })
 
+const membersOf = (call: UserCall): Outcome<unknown> => {
+  const { membership, not_membership } = call.query
+  const filter = {
+    ...(membership === undefined ? {} : { membership }),
+    ...(not_membership === undefined ? {} : { notMembership: not_membership })
+  }
+  return Result.map(HomeserverModel.members(call.requester, param(call, "roomId"), filter), (chunk) => ({ chunk }))
+}
+
 const joinedMembers = (call: UserCall): Outcome<unknown> =>
-  Result.map(HomeserverModel.members(call.requester, param(call, "roomId"), "join"), (events) => ({
+  Result.map(HomeserverModel.members(call.requester, param(call, "roomId"), { membership: "join" }), (events) => ({
     joined: Object.fromEntries(
       events.map(({ state_key = "", content }) => [
         state_key,
@@ -181,11 +190,7 @@ const reading: ReadonlyArray<Endpoint> = [
   user("GET", `${rooms}/state`, (call) => HomeserverModel.roomState(call.requester, param(call, "roomId"))),
   user("GET", `${rooms}/state/:type`, stateContent),
   user("GET", `${rooms}/state/:type/:stateKey`, stateContent),
-  user("GET", `${rooms}/members`, (call) =>
-    Result.map(HomeserverModel.members(call.requester, param(call, "roomId"), call.query.membership), (chunk) => ({
-      chunk
-    }))
-  ),
+  user("GET", `${rooms}/members`, membersOf),
   user("GET", `${rooms}/joined_members`, joinedMembers)
 ]
 

@@ -12,7 +12,7 @@
  *
  * Not here: one request and its limits (`MatrixHttp.ts`), the token (`SessionTokens.ts`), logging in (`Login.ts`).
  */
-import { Effect, Layer, Ref, Result, Schema } from "effect"
+import { Effect, Layer, Predicate, Redacted, Ref, Result, Schema } from "effect"
 import { Homeserver, HomeserverError, MatrixEvent, SlidingSyncWire, type StoreError } from "@twinloop/core"
 import type { SlidingSync } from "@twinloop/core"
 import type { InvalidHomeserverUrl } from "./HomeserverUrl.ts"
@@ -162,6 +162,14 @@ const sendEvent = Effect.fn("HttpHomeserver.sendEvent")(function* (env: Env, eve
   return sent.event_id
 })
 
+const sendState = Effect.fn("HttpHomeserver.sendState")(function* (env: Env, event: Homeserver.SendState) {
+  // An empty state key is left out with its slash, which a proxy may take away on the way.
+  const key = event.stateKey === "" ? [] : [event.stateKey]
+  const path = MatrixHttp.pathOf("v3", "rooms", event.roomId, "state", event.type, ...key)
+  const sent = yield* requestAs(env, { operation: "state", method: "PUT", path, body: event.content }, Sent)
+  return sent.event_id
+})
+
 const sendToDevice = Effect.fn("HttpHomeserver.sendToDevice")(function* (env: Env, send: Homeserver.SendToDevice) {
   const path = MatrixHttp.pathOf("v3", "sendToDevice", send.type, send.txnId)
   yield* request(env, { operation: "sendToDevice", method: "PUT", path, body: { messages: send.messages } })
@@ -175,10 +183,22 @@ const keysPaths: { readonly [kind in Homeserver.KeysRequest["kind"]]: ReadonlyAr
   deviceSigning: ["keys", "device_signing", "upload"]
 }
 
-const keys = Effect.fn("HttpHomeserver.keys")(function* (env: Env, asked: Homeserver.KeysRequest) {
-  const segments = keysPaths[asked.kind]
+/** The password with which a body authenticates interactively. */
+const passwordOf = ({ auth }: MatrixEvent.JsonObject): ReadonlyArray<Redacted.Redacted> =>
+  Predicate.isObject(auth) && typeof auth["password"] === "string" ? [Redacted.make(auth["password"])] : []
+
+const keys = Effect.fn("HttpHomeserver.keys")(function* (env: Env, { body, kind }: Homeserver.KeysRequest) {
+  const segments = keysPaths[kind]
   const path = MatrixHttp.pathOf("v3", ...segments)
-  return yield* request(env, { operation: segments.join("/"), method: "POST", path, body: asked.body })
+  return yield* request(env, { operation: segments.join("/"), method: "POST", path, body, secrets: passwordOf(body) })
+})
+
+const Members = Schema.Struct({ chunk: Schema.Array(Schema.Unknown) })
+
+const members = Effect.fn("HttpHomeserver.members")(function* (env: Env, roomId: MatrixEvent.RoomId) {
+  const path = MatrixHttp.pathOf("v3", "rooms", roomId, "members")
+  const call: AuthorizedCall = { operation: "members", method: "GET", path, query: { not_membership: "leave" } }
+  return Homeserver.roomMembers((yield* requestAs(env, call, Members)).chunk)
 })
 
 const Surroundings = Schema.Struct({
@@ -214,8 +234,10 @@ export const make: Effect.Effect<
     capabilities: capabilities(env),
     sync: (asked) => sync(env, asked),
     sendEvent: (event) => sendEvent(env, event),
+    sendState: (event) => sendState(env, event),
     sendToDevice: (send) => sendToDevice(env, send),
     keys: (asked) => keys(env, asked),
+    members: (roomId) => members(env, roomId),
     eventContext: (roomId, eventId) => eventContext(env, roomId, eventId)
   })
 })

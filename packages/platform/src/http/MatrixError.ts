@@ -6,12 +6,13 @@
  * Invariants: I9 (an answer that a proxy gave is never taken for the homeserver's word on the login or on its features).
  *
  * Gotchas: the errcode says more than the status, where there is one. An answer without an errcode comes from something in
- * front of the homeserver: its 401 doesn't end a login, and its 404 doesn't mean that an endpoint is missing.
+ * front of the homeserver: its 401 doesn't end a login, and its 404 doesn't mean that an endpoint is missing. A 401 with
+ * `flows` is the homeserver's own and doesn't end a login either: it asks for interactive authentication.
  *
  * Source: spec, client-server API, "Standard error response", "Rate limiting", "Soft logout"; MSC4186 (`M_UNKNOWN_POS`).
  */
 import { DateTime, Option, Predicate } from "effect"
-import { HomeserverError } from "@twinloop/core"
+import { HomeserverError, type MatrixEvent } from "@twinloop/core"
 import * as Printable from "../Printable.ts"
 
 /** An answer that is not a success. */
@@ -83,12 +84,8 @@ const rateLimited = (refusal: Refusal, said: string): HomeserverError.RateLimite
 
 const noRetry = "No retry changes this."
 
-/** The reasons that an errcode gives by itself, whatever the status. */
-const byErrcode = (
-  refusal: Refusal,
-  errcode: string,
-  said: string
-): HomeserverError.HomeserverErrorReason | undefined => {
+/** The reasons that an errcode, or what else the body says, gives by itself. */
+const byBody = (refusal: Refusal, errcode: string, said: string): HomeserverError.HomeserverErrorReason | undefined => {
   const error = stringOf(refusal.json, "error") ?? ""
   if (errcode === "M_LIMIT_EXCEEDED") return rateLimited(refusal, said)
   if (refusal.posSent && (errcode === "M_UNKNOWN_POS" || (refusal.status === 400 && namesPosition(error)))) {
@@ -101,6 +98,8 @@ const byErrcode = (
       : "Log in again; this device is logged out."
     return new HomeserverError.Unauthorized({ message: `${said} ${next}`, softLogout })
   }
+  const interactive = interactiveAuth(refusal, errcode, said)
+  if (interactive !== undefined) return interactive
   if (forbiddenCodes.has(errcode)) {
     return new HomeserverError.Forbidden({ message: `${said} ${refusal.whenForbidden ?? noRetry}`, errcode })
   }
@@ -108,6 +107,34 @@ const byErrcode = (
     return new HomeserverError.Unsupported({ message: `${said} The homeserver doesn't have this endpoint.` })
   }
   return undefined
+}
+
+const stringsOf = (value: unknown): ReadonlyArray<string> =>
+  Array.isArray(value) ? value.filter((item) => typeof item === "string") : []
+
+const flowOf = (flow: unknown): ReadonlyArray<HomeserverError.AuthFlow> =>
+  Predicate.isObject(flow) && Array.isArray(flow["stages"]) ? [{ stages: stringsOf(flow["stages"]) }] : []
+
+/**
+ * The homeserver wants to know once more who asks: a 401 with `flows`, at the first stage without an errcode, after a stage
+ * that failed with its errcode. Spec: "User-interactive API in the REST API".
+ */
+const interactiveAuth = (
+  { json, status }: Refusal,
+  errcode: string,
+  said: string
+): HomeserverError.UserInteractiveAuth | undefined => {
+  if (status !== 401 || !Predicate.isObject(json) || !Array.isArray(json["flows"])) return undefined
+  const { completed, flows, params } = json
+  const session = stringOf(json, "session")
+  return new HomeserverError.UserInteractiveAuth({
+    message: `${said} It wants to know who asks: repeat the request with "auth" in its body. The login is still valid.`,
+    flows: flows.flatMap(flowOf),
+    params: Predicate.isObject(params) ? (params as MatrixEvent.JsonObject) : {},
+    completed: stringsOf(completed),
+    ...(session === undefined ? {} : { session }),
+    ...(errcode === "" ? {} : { errcode })
+  })
 }
 
 /** The reasons that are left to the status. */
@@ -126,14 +153,12 @@ const byStatus = (refusal: Refusal, errcode: string, said: string): HomeserverEr
     return new HomeserverError.NetworkError({ message: `${said} A proxy gave up waiting; try again.`, timedOut: false })
   }
   if (status < 400) return redirected(refusal, said)
-  const next = errcode === "" ? notFromHomeserver(refusal) : "The homeserver did not accept the request."
+  const next = errcode === "" ? notFromHomeserver : "The homeserver did not accept the request."
   return new HomeserverError.BadRequest({ message: `${said} ${next}`, status, errcode })
 }
 
-const notFromHomeserver = (refusal: Refusal): string =>
-  Predicate.isObject(refusal.json) && Array.isArray(refusal.json["flows"])
-    ? "It asks for interactive authentication."
-    : "The answer has no Matrix errcode: check the homeserver's address and the proxy in front of it."
+const notFromHomeserver =
+  "The answer has no Matrix errcode: check the homeserver's address and the proxy in front of it."
 
 /** Redirects are not followed: they would carry the token to wherever they point. */
 const redirected = (refusal: Refusal, said: string): HomeserverError.BadResponse => {
@@ -153,5 +178,5 @@ export const reasonOf = (refusal: Refusal): HomeserverError.HomeserverErrorReaso
   const code = errcode === "" ? "" : ` ${words(errcode)}`
   const quoted = error === undefined ? "" : ` ("${words(error)}")`
   const said = `${refusal.request} was answered with ${refusal.status}${code}${quoted}.`
-  return byErrcode(refusal, errcode, said) ?? byStatus(refusal, errcode, said)
+  return byBody(refusal, errcode, said) ?? byStatus(refusal, errcode, said)
 }

@@ -69,11 +69,14 @@ const describe = (env: Env, call: Call): string => `${call.method} ${call.path} 
 /** A shorter secret is a part of common words; where one were taken out, what is left would give it away. */
 const REDACTABLE_LENGTH = 8
 
-/** Takes the call's secrets out of words that are not ours; nothing is left to quote when a secret is short. */
-const scrubbed = (call: Call, text: string): string | undefined => {
-  const secrets = [call.token, ...(call.secrets ?? [])]
+const secretsOf = (call: Call): ReadonlyArray<string> =>
+  [call.token, ...(call.secrets ?? [])]
     .flatMap((secret) => (secret === undefined ? [] : [Redacted.value(secret)]))
     .filter((secret) => secret !== "")
+
+/** Takes the call's secrets out of words that are not ours; nothing is left to quote when a secret is short. */
+const scrubbed = (call: Call, text: string): string | undefined => {
+  const secrets = secretsOf(call)
   if (secrets.some((secret) => secret.length < REDACTABLE_LENGTH)) return undefined
   return secrets.reduce((clean, secret) => clean.replaceAll(secret, "<redacted>"), text)
 }
@@ -155,6 +158,20 @@ const notJson = (env: Env, call: Call, text: string): HomeserverError.BadRespons
 /** How the specification spells its error codes, which decide what a refusal means. */
 const specifiedCode = /^M_[A-Z_]+$/
 
+/** Levels that a refusal's other members may have; what is deeper tells nobody anything. */
+const REFUSAL_LEVELS = 16
+
+/** A JSON value in which whatever holds one of the secrets is left out: parts of it go back to the homeserver as they are. */
+const withoutSecrets = (secrets: ReadonlyArray<string>, value: unknown, levels = REFUSAL_LEVELS): unknown => {
+  const holdsSecret = (text: string) => secrets.some((secret) => text.includes(secret))
+  if (typeof value === "string") return holdsSecret(value) ? "<redacted>" : value
+  if (!Predicate.isObjectOrArray(value)) return value
+  if (levels === 0) return "<redacted>"
+  if (Array.isArray(value)) return value.map((item) => withoutSecrets(secrets, item, levels - 1))
+  const entries = Object.entries(value).filter(([key]) => !holdsSecret(key))
+  return Object.fromEntries(entries.map(([key, item]) => [key, withoutSecrets(secrets, item, levels - 1)]))
+}
+
 /** A refusal's JSON without the call's secrets; taken out after parsing, since JSON can spell a character in several ways. */
 const scrubbedRefusal = (call: Call, text: string): unknown => {
   const json = parseJson(text)
@@ -162,7 +179,8 @@ const scrubbedRefusal = (call: Call, text: string): unknown => {
   const { errcode, error, ...others } = json
   const said = typeof error === "string" ? scrubbed(call, error) : undefined
   const code = typeof errcode === "string" ? (scrubbed(call, errcode) ?? specifiedCode.exec(errcode)?.[0]) : undefined
-  return { ...others, ...(said === undefined ? {} : { error: said }), ...(code === undefined ? {} : { errcode: code }) }
+  const rest = withoutSecrets(secretsOf(call), others) as MatrixEvent.JsonObject
+  return { ...rest, ...(said === undefined ? {} : { error: said }), ...(code === undefined ? {} : { errcode: code }) }
 }
 
 const isSuccess = (status: number): boolean => status >= 200 && status < 300

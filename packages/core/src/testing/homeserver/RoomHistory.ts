@@ -146,15 +146,22 @@ export const stateContent = (
       : Result.succeed(stored.event.content)
   })
 
-/** `GET /rooms/{roomId}/members`: the membership events, of one membership or of all. */
+/** Which members are wanted: of one membership, of all but one, or both at once. */
+export interface MembersFilter {
+  readonly membership?: string
+  readonly notMembership?: string
+}
+
+/** `GET /rooms/{roomId}/members`: the membership events. */
 export const members = (
   requester: Requester,
   roomId: RoomId,
-  membership?: string
+  { membership, notMembership }: MembersFilter = {}
 ): Outcome<ReadonlyArray<TimelineEvent>> =>
   Result.map(visible(requester, roomId), ({ room }) =>
     [...(room.state.get("m.room.member")?.values() ?? [])]
-      .filter(({ event }) => membership === undefined || event.content.membership === membership)
+      .filter(({ event: { content } }) => membership === undefined || content.membership === membership)
+      .filter(({ event: { content } }) => notMembership === undefined || content.membership !== notMembership)
       .map((stored) => shown(stored, requester, roomId))
   )
 

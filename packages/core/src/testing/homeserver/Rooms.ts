@@ -10,6 +10,7 @@ import { Predicate, Result } from "effect"
 import type { EventId, JsonObject, RoomId, TimelineEvent, UserId } from "../../matrix/MatrixEvent.ts"
 import type { Membership } from "../../matrix/SlidingSync.ts"
 import { profile } from "./Accounts.ts"
+import { canonicalJson } from "./CanonicalJson.ts"
 import type { ModelState, Outcome, Requester, Room, StoredEvent, User, UserRoom } from "./ModelState.ts"
 import { nextId, nextStream, refuse, touch } from "./ModelState.ts"
 
@@ -259,16 +260,27 @@ export interface SendRoomEvent {
   readonly txnId?: string
 }
 
+/** The event that holds, if somebody sets once more what he has set: it is not sent again, as on Synapse. */
+const holding = (room: Room, sender: UserId, { type, content, stateKey }: SendRoomEvent): StoredEvent | undefined => {
+  const held = stateKey === undefined ? undefined : stateEvent(room, type, stateKey)
+  return held?.event.sender === sender && canonicalJson(held.event.content) === canonicalJson(content)
+    ? held
+    : undefined
+}
+
 /** `PUT /rooms/{roomId}/send/…` and `/state/…`. Setting the same state again gives the event that holds. */
 export const send = (
   state: ModelState,
   requester: Requester,
-  { roomId, type, content, stateKey, txnId }: SendRoomEvent,
+  request: SendRoomEvent,
   nowMillis: number
 ): Outcome<EventId> => {
   const { user, device } = requester
+  const { roomId, type, content, stateKey, txnId } = request
   return once(requester, txnId === undefined ? undefined : `send/${roomId}/${type}/${txnId}`, () =>
     Result.map(joinedRoom(state, user, roomId), (room) => {
+      const held = holding(room, user.userId, request)
+      if (held !== undefined) return held.event.event_id
       const stored = append(
         state,
         room,

@@ -10,7 +10,15 @@ import type { Session } from "../../sync/Homeserver.ts"
 import * as Errors from "../../sync/HomeserverError.ts"
 
 /** Operations of the port, as they are named in errors, faults and the log. */
-export type Operation = "versions" | "sync" | "send" | "sendToDevice" | `keys/${string}` | "context"
+export type Operation =
+  | "versions"
+  | "sync"
+  | "send"
+  | "state"
+  | "sendToDevice"
+  | `keys/${string}`
+  | "members"
+  | "context"
 
 /** How a call is spoilt. */
 export type FaultEffect =
