@@ -109,6 +109,26 @@ describe("WakeMemory", () => {
     })
   )
 
+  it.effect("lets a frozen process hear what it was asked once it is thawed, and a killed one nothing", () =>
+    Effect.gen(function* () {
+      const { hub, holder, waiter } = yield* watched
+      const asked = yield* holder.asked("lease")
+      const waiting = yield* Effect.forkChild(asked, { startImmediately: true })
+      yield* hub.freeze("holder")
+      yield* waiter.ask(holder.self, "lease")
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* hub.thaw("holder")
+      yield* Fiber.join(waiting)
+
+      yield* hub.kill("holder")
+      yield* waiter.ask(holder.self, "lease")
+      const dead = yield* Effect.forkChild(asked, { startImmediately: true })
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(dead.pollUnsafe())
+    })
+  )
+
   it.effect("I10: keeps one signal however many nobody has waited for", () =>
     Effect.gen(function* () {
       const { hub, holder, next } = yield* watched

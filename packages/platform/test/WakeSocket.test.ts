@@ -1,7 +1,7 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Wake } from "@twinloop/core"
 import { wakeContract } from "@twinloop/core/testing"
-import { Context, Effect, Exit, Layer, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { createConnection, createServer } from "node:net"
 import type { Socket } from "node:net"
@@ -160,6 +160,66 @@ describe("WakeSocket", () => {
     })
   )
 
+  it.live("I10: cuts off who says nothing, or what it doesn't understand, and goes on", () =>
+    Effect.gen(function* () {
+      const wake = yield* WakeSocket.make({ directory: yield* newDirectory })
+      const heard = yield* wake.asked("lease")
+      const watched = yield* wake.subscribe(wake.self, "lease")
+      const key = keyOf("lease")
+      const garbage = [
+        "",
+        "?",
+        key.slice(1),
+        `??${key}`,
+        ` ${key}`,
+        key.toUpperCase(),
+        "\0".repeat(100_000),
+        "é".repeat(64)
+      ]
+      const strangers = garbage.map((said) => {
+        const socket = createConnection(wake.self.endpoint ?? "").on("error", () => {})
+        const closed = new Promise((resolve) => socket.once("close", resolve))
+        let received = 0
+        socket.on("data", (chunk: Buffer) => (received += chunk.length)).write(said)
+        return { closed, received: () => received }
+      })
+      yield* Effect.promise(() => Promise.all(strangers.map(({ closed }) => closed)))
+      for (const { received } of strangers) assert.strictEqual(received(), 0)
+
+      // Nobody was told anything by them, and who watches silently is kept.
+      const waiting = yield* Effect.forkChild(heard, { startImmediately: true })
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* wake.ask(wake.self, "lease")
+      yield* Fiber.join(waiting)
+      yield* wake.notify("lease")
+      assert.strictEqual(yield* watched, "Signalled")
+    })
+  )
+
+  it.live("I10: asks a peer that accepts and reads nothing without waiting for it, and one that isn't there", () =>
+    Effect.gen(function* () {
+      const wake = yield* WakeSocket.make({ directory: yield* newDirectory })
+      const deaf = yield* peer((socket) => socket.pause())
+      const rude = yield* peer((socket) => socket.destroy())
+      for (const endpoint of [deaf, rude, join(root, "absent"), `/${"long".repeat(100)}`, "nul\0", root]) {
+        yield* Effect.timeout(wake.ask({ ...wake.self, endpoint }, "lease"), "2 seconds")
+      }
+    })
+  )
+
+  it.live("I10: is asked ten thousand times, by many at once, and hears the next one", () =>
+    Effect.gen(function* () {
+      const wake = yield* WakeSocket.make({ directory: yield* newDirectory })
+      const other = yield* WakeSocket.make({ directory: yield* newDirectory })
+      const heard = yield* wake.asked("lease")
+      yield* Effect.forEach(Array.from({ length: 10_000 }), () => other.ask(wake.self, "lease"), { concurrency: 100 })
+      yield* heard
+      const again = yield* wake.asked("again")
+      yield* other.ask(wake.self, "again")
+      yield* again
+    })
+  )
+
   it.live("finds a peer unreachable that closes instead of acknowledging, and lives", () =>
     Effect.gen(function* () {
       const wake = yield* WakeSocket.make({ directory: yield* newDirectory })
@@ -184,6 +244,8 @@ describe("WakeSocket", () => {
       assert.strictEqual(yield* before, "Unreachable")
       assert.strictEqual(yield* yield* watcher.subscribe(wake.self, "lease"), "Unreachable")
       yield* wake.notify("lease")
+      const heard = yield* wake.asked("lease")
+      yield* watcher.ask(wake.self, "lease")
 
       yield* listening.open
       yield* listening.open
@@ -191,6 +253,11 @@ describe("WakeSocket", () => {
       const after = yield* watcher.subscribe(wake.self, "lease")
       yield* wake.notify("lease")
       assert.strictEqual(yield* after, "Signalled")
+      // Who listens listens on; what was asked meanwhile is lost.
+      const waiting = yield* Effect.forkChild(heard, { startImmediately: true })
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* watcher.ask(wake.self, "lease")
+      yield* Fiber.join(waiting)
     })
   )
 

@@ -1,6 +1,9 @@
 /**
  * Port for wake-ups between processes of one host: a signal instead of a poll.
  *
+ * There are two kinds: a process tells everybody who watches it (`notify`, `subscribe`), or one peer asks another for
+ * something (`ask`, `asked`).
+ *
  * Adapters: `WakeSocket` (platform: local sockets), `WakeMemory` (testing: simulated processes on one clock), `layerNone`
  * (nobody is ever woken; the bounded polls behind every wait do the work).
  *
@@ -29,6 +32,16 @@ export class Wake extends Context.Service<
      * returns, and ends with the scope. Never fails: what can't be watched answers `Unreachable` or `Dead`.
      */
     subscribe(peer: Peer, topic: string): Effect.Effect<Effect.Effect<WakeSignal>, never, Scope.Scope>
+    /**
+     * Asks one peer for something, by a topic. Never fails and waits for no answer: a peer that listens to nobody, or to
+     * nothing of that topic, is fine, and so is one that is frozen or gone.
+     */
+    ask(peer: Peer, topic: string): Effect.Effect<void>
+    /**
+     * Starts to listen for what others ask of this process; the effect inside waits for the next time that somebody asks.
+     * It is in force when this returns, and ends with the scope. Asked several times before anybody waits is asked once.
+     */
+    asked(topic: string): Effect.Effect<Effect.Effect<void>, never, Scope.Scope>
   }
 >()("@twinloop/core/Wake") {
   /** No signals at all: waits end by their polls and by lease expiry. */
@@ -37,7 +50,9 @@ export class Wake extends Context.Service<
     this.of({
       self: {},
       notify: () => Effect.void,
-      subscribe: () => Effect.succeed(Effect.succeed("Unreachable" as const))
+      subscribe: () => Effect.succeed(Effect.succeed("Unreachable" as const)),
+      ask: () => Effect.void,
+      asked: () => Effect.succeed(Effect.never)
     })
   )
 }

@@ -118,6 +118,73 @@ export const wakeContract = (name: string, harness: WakeHarness): void => {
         assert.strictEqual(yield* next, "Signalled")
       }))
 
+    test("tells the peer that is asked, and nobody else", () =>
+      Effect.gen(function* () {
+        const holder = yield* harness.open
+        const waiter = yield* harness.open
+        const heard = yield* holder.asked("lease\nof é")
+        const others = [
+          yield* waiter.asked("lease\nof é"),
+          yield* holder.asked("lease"),
+          yield* holder.subscribe(holder.self, "lease\nof é"),
+          yield* waiter.subscribe(holder.self, "lease\nof é")
+        ]
+        const waiting = yield* Effect.forEach(others, (other) => Effect.forkChild(other, { startImmediately: true }))
+        yield* waiter.ask(holder.self, "lease\nof é")
+        yield* heard
+        // Asked again, and heard again: whatever the first one reached would have been told by now.
+        yield* waiter.ask(holder.self, "lease\nof é")
+        yield* heard
+        for (const fiber of waiting) assert.isUndefined(fiber.pollUnsafe())
+      }))
+
+    test("keeps what is asked between listening and waiting, and wakes who waits", () =>
+      Effect.gen(function* () {
+        const holder = yield* harness.open
+        const waiter = yield* harness.open
+        const heard = yield* holder.asked("lease")
+        for (let round = 0; round < 20; round++) {
+          yield* waiter.ask(holder.self, "lease")
+          yield* heard
+        }
+        const waiting = yield* Effect.forkChild(heard, { startImmediately: true })
+        yield* waiter.ask(holder.self, "lease")
+        yield* Fiber.join(waiting)
+      }))
+
+    test("tells everybody in the peer who listens", () =>
+      Effect.gen(function* () {
+        const holder = yield* harness.open
+        const waiter = yield* harness.open
+        const heard = yield* Effect.all([holder.asked("lease"), holder.asked("lease")])
+        yield* waiter.ask(holder.self, "lease")
+        yield* Effect.all(heard)
+      }))
+
+    test("asks in vain who doesn't listen, does no more, has closed, or never had a socket", () =>
+      Effect.gen(function* () {
+        const holder = yield* harness.open
+        const closed = yield* openClosable(harness)
+        const waiter = yield* harness.open
+        yield* closed.close
+        yield* waiter.ask(closed.wake.self, "lease")
+        yield* waiter.ask({}, "lease")
+        yield* waiter.ask(holder.self, "lease")
+        yield* Effect.scoped(Effect.asVoid(holder.asked("lease")))
+        yield* waiter.ask(holder.self, "lease")
+        const heard = yield* holder.asked("lease")
+        yield* waiter.ask(holder.self, "lease")
+        yield* heard
+      }))
+
+    test("lets a process ask itself", () =>
+      Effect.gen(function* () {
+        const wake = yield* harness.open
+        const heard = yield* wake.asked("lease")
+        yield* wake.ask(wake.self, "lease")
+        yield* heard
+      }))
+
     test("lets a process watch itself", () =>
       Effect.gen(function* () {
         const wake = yield* harness.open

@@ -32,6 +32,8 @@ interface Incarnation {
   /** Open unless frozen: what the process says or hears passes through it. */
   readonly thawed: Latch.Latch
   readonly watchers: Set<Watcher>
+  /** Who listens in this process for what it is asked. */
+  readonly listeners: Set<Watcher>
   state: State
 }
 
@@ -56,26 +58,40 @@ const end = (incarnation: Incarnation, state: "Gone" | "Dead"): void => {
   incarnation.thawed.openUnsafe()
   for (const watcher of incarnation.watchers) Queue.endUnsafe(watcher.signals)
   incarnation.watchers.clear()
+  incarnation.listeners.clear()
 }
 
 const verdict = (peer: Incarnation | undefined): WakeSignal => (peer?.state === "Dead" ? "Dead" : "Unreachable")
 
-const notify = (self: Incarnation, topic: string): Effect.Effect<void> =>
-  self.thawed.whenOpen(
-    Effect.sync(() => {
-      for (const watcher of self.watchers) if (watcher.topic === topic) Queue.offerUnsafe(watcher.signals, undefined)
-    })
-  )
+const signal = (watchers: ReadonlySet<Watcher>, topic: string): void => {
+  for (const watcher of watchers) if (watcher.topic === topic) Queue.offerUnsafe(watcher.signals, undefined)
+}
 
-/** Puts a watcher at a peer until the scope ends. */
-const watch = (peer: Incarnation, topic: string): Effect.Effect<Watcher, never, Scope.Scope> =>
+const notify = (self: Incarnation, topic: string): Effect.Effect<void> =>
+  self.thawed.whenOpen(Effect.sync(() => signal(self.watchers, topic)))
+
+/** A frozen peer hears it when it is thawed, as from its kernel. */
+const ask = (self: Incarnation, peer: Incarnation | undefined, topic: string): Effect.Effect<void> =>
+  self.thawed.whenOpen(Effect.sync(() => signal(peer?.listeners ?? new Set(), topic)))
+
+/** Puts a watcher among others until the scope ends. */
+const watch = (watchers: Set<Watcher>, topic: string): Effect.Effect<Watcher, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.map(Queue.sliding<void, Cause.Done>(1), (signals) => {
       const watcher: Watcher = { topic, signals }
-      peer.watchers.add(watcher)
+      watchers.add(watcher)
       return watcher
     }),
-    (watcher) => Effect.sync(() => peer.watchers.delete(watcher))
+    (watcher) => Effect.sync(() => watchers.delete(watcher))
+  )
+
+const asked = (self: Incarnation, topic: string): Effect.Effect<Effect.Effect<void>, never, Scope.Scope> =>
+  Effect.map(watch(self.listeners, topic), (watcher) =>
+    Queue.take(watcher.signals).pipe(
+      // Nothing ends it: who has been killed is asked nothing more.
+      Effect.catch(() => Effect.never),
+      Effect.tap(self.thawed.await)
+    )
   )
 
 const subscribe = (
@@ -84,7 +100,7 @@ const subscribe = (
   topic: string
 ): Effect.Effect<Effect.Effect<WakeSignal>, never, Scope.Scope> => {
   if (peer?.state !== "Running") return Effect.succeed(Effect.sync(() => verdict(peer)))
-  return Effect.map(watch(peer, topic), (watcher) =>
+  return Effect.map(watch(peer.watchers, topic), (watcher) =>
     Queue.take(watcher.signals).pipe(
       Effect.as("Signalled" as const),
       Effect.catch(() => Effect.sync(() => verdict(peer))),
@@ -108,6 +124,7 @@ export const makeHub: Effect.Effect<Hub> = Effect.sync(() => {
       self,
       thawed: Latch.makeUnsafe(true),
       watchers: new Set(),
+      listeners: new Set(),
       state: "Running"
     }
     incarnations.push(incarnation)
@@ -124,7 +141,9 @@ export const makeHub: Effect.Effect<Hub> = Effect.sync(() => {
         Wake.of({
           self: incarnation.self,
           notify: (topic) => notify(incarnation, topic),
-          subscribe: (peer, topic) => subscribe(incarnation, find(peer), topic)
+          subscribe: (peer, topic) => subscribe(incarnation, find(peer), topic),
+          ask: (peer, topic) => ask(incarnation, find(peer), topic),
+          asked: (topic) => asked(incarnation, topic)
         })
     )
 

@@ -1,12 +1,13 @@
 /**
- * The listening side of the wake-ups: this process's own socket, and who watches it.
+ * The listening side of the wake-ups: this process's own socket, who watches it, and what it is asked.
  *
  * A subscriber connects, sends the key of one topic (`keyOf`), and gets one byte when it is subscribed and one byte per
- * signal; the end of the stream says that this process is gone or listens no more.
+ * signal; the end of the stream says that this process is gone or listens no more. Who asks for something sends `askOf` the
+ * topic instead, and gets no answer.
  *
- * Invariants: I10. A subscriber that doesn't read (a stopped process) costs at most what the kernel buffers for one socket
+ * Invariants: I10. Who says nothing for `silenceMillis`, or what is neither, is cut off. A subscriber that doesn't read (a stopped process) costs at most what the kernel buffers for one socket
  * plus one byte: as long as a byte to it waits in this process, it gets no other, and needs no other, since signals carry no
- * data. Nobody waits for it.
+ * data. Nobody waits for it. However often something is asked, one signal of it is kept.
  *
  * Gotchas: nothing here keeps the process alive. `node:net` is used directly, since `effect/socket` waits for `drain` and
  * can't `unref`.
@@ -18,6 +19,7 @@ import type { Scope } from "effect"
 import { createServer } from "node:net"
 import type { Server, Socket } from "node:net"
 import { sha256 } from "./Digest.ts"
+import { Signals } from "./Signals.ts"
 import { claim, publish, SocketDirectoryError } from "./SocketDirectory.ts"
 import type { SocketFile } from "./SocketDirectory.ts"
 
@@ -27,16 +29,24 @@ const maxSubscribers = 256
 /** How a topic is named on the wire: always 64 characters, whatever it contains. */
 export const keyOf = (topic: string): string => sha256(topic)
 
-const keyLength = 64
+/** What asks for something of a topic on the wire: a mark, and the key. */
+export const askOf = (topic: string): string => `?${keyOf(topic)}`
+
+const isKey = /^[0-9a-f]{64}$/
+
+/** How long a connection may take to say what it wants: it is sent with the connection, by a process that isn't frozen. */
+const silenceMillis = 2_000
 
 /** The only thing that this side ever sends: once as the acknowledgement, then per signal. */
 const byte = Buffer.of(1)
 
-/** Everybody who watches this process. */
+/** Everybody who watches this process, and what it listens for. */
 interface Subscribers {
   /** All connections, also those that have not said their topic yet. */
   readonly connections: Set<Socket>
   readonly byKey: Map<string, Set<Socket>>
+  /** Who in this process waits to be asked, by key; stays while the socket is closed. */
+  readonly listeners: Map<string, Set<Signals>>
 }
 
 const subscribe = (subscribers: Subscribers, key: string, socket: Socket): void => {
@@ -48,17 +58,34 @@ const subscribe = (subscribers: Subscribers, key: string, socket: Socket): void 
   })
 }
 
+/** Does what a connection wants, once it has said all of it. */
+const obey = (subscribers: Subscribers, socket: Socket, key: string, isAsk: boolean): void => {
+  socket.setTimeout(0)
+  // Whatever follows is read and dropped, so that it can't pile up.
+  socket.resume()
+  if (isAsk) {
+    for (const signals of subscribers.listeners.get(key) ?? []) signals.offer()
+    socket.end()
+  } else {
+    subscribe(subscribers, key, socket)
+    socket.write(byte)
+  }
+}
+
 const accept = (subscribers: Subscribers, socket: Socket): void => {
   let received = ""
   const onData = (chunk: string): void => {
     received += chunk
-    if (received.length < keyLength) return
+    const isAsk = received.startsWith("?")
+    const start = isAsk ? 1 : 0
+    const key = received.slice(start, start + 64)
+    if (key.length < 64) return
     socket.off("data", onData)
-    // Whatever follows the key is read and dropped, so that it can't pile up.
-    socket.resume()
-    subscribe(subscribers, received.slice(0, keyLength), socket)
-    socket.write(byte)
+    if (isKey.test(key)) obey(subscribers, socket, key, isAsk)
+    else socket.destroy()
   }
+  // Not a subscriber, who is silent for good: this ends with the first thing that is understood.
+  socket.setTimeout(silenceMillis, () => socket.destroy())
   subscribers.connections.add(socket)
   socket.once("close", () => subscribers.connections.delete(socket))
   // A subscriber that went away is no error; `close` follows and forgets it.
@@ -109,17 +136,42 @@ export interface WakeListener {
   readonly endpoint: string
   /** Tells the subscribers of a topic, without waiting for any of them. */
   readonly notify: (topic: string) => Effect.Effect<void>
+  /** Listens until the scope ends for what is asked of this process; also while the socket is closed, when nobody can ask. */
+  readonly asked: (topic: string) => Effect.Effect<Effect.Effect<void>, never, Scope.Scope>
   /** Stops listening and ends the streams of all subscribers. Closing twice is closing once. */
   readonly close: Effect.Effect<void>
   /** Listens again. Opening twice is opening once. */
   readonly open: Effect.Effect<void, SocketDirectoryError>
 }
 
+const listenFor = (
+  { listeners }: Subscribers,
+  topic: string
+): Effect.Effect<Effect.Effect<void>, never, Scope.Scope> => {
+  const key = keyOf(topic)
+  return Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        const signals = new Signals()
+        listeners.set(key, (listeners.get(key) ?? new Set()).add(signals))
+        return signals
+      }),
+      (signals) =>
+        Effect.sync(() => {
+          const all = listeners.get(key)
+          all?.delete(signals)
+          if (all?.size === 0) listeners.delete(key)
+        })
+    ),
+    (signals) => Effect.asVoid(signals.next)
+  )
+}
+
 /** Listens in a private directory until the scope ends, which also removes the file. */
 export const make = Effect.fnUntraced(function* (
   directory: string
 ): Effect.fn.Return<WakeListener, SocketDirectoryError, Scope.Scope> {
-  const subscribers: Subscribers = { connections: new Set(), byKey: new Map() }
+  const subscribers: Subscribers = { connections: new Set(), byKey: new Map(), listeners: new Map() }
   const file = yield* claim(directory, "w")
   /** A digest takes as long as telling somebody; there are as many as leases. */
   const keys = new Map<string, string>()
@@ -143,6 +195,7 @@ export const make = Effect.fnUntraced(function* (
           if (socket.writableLength === 0) socket.write(byte)
         }
       }),
+    asked: (topic) => listenFor(subscribers, topic),
     close: ScopedRef.set(state, Effect.succeed("closed")),
     open
   }

@@ -2,9 +2,10 @@
  * Wake-ups between processes of one host over local sockets: Unix domain sockets, named pipes on Windows.
  *
  * Each process listens on a socket of its own; whoever waits for something of a peer connects to the peer's. A byte is a
- * signal, the end of the stream is the peer's end, confirmed by pid and start time.
+ * signal, the end of the stream is the peer's end, confirmed by pid and start time. Whoever asks a peer for something
+ * connects, says so, and hangs up.
  *
- * Invariants: I10 (`ackMillis`; `WakeListener.ts`).
+ * Invariants: I10 (`ackMillis`; `Signals.ts`, `WakeListener.ts`).
  *
  * Gotchas: a stopped process (SIGSTOP, a suspended app) accepts connections, in the kernel's backlog, but says nothing: it
  * is `Unreachable` after `ackMillis`. One that is stopped later looks alive and silent, which is why every wait has a poll
@@ -19,49 +20,12 @@ import type { Scope } from "effect"
 import { createConnection } from "node:net"
 import type { Socket } from "node:net"
 import * as ProcessIdentity from "./ProcessIdentity.ts"
+import { Signals } from "./Signals.ts"
 import * as SocketDirectory from "./SocketDirectory.ts"
 import * as WakeListener from "./WakeListener.ts"
 
-/** How long a peer may take to acknowledge a subscription: wide of a stalled event loop, far below a lease. */
+/** How long a peer may take to acknowledge a subscription, or to be asked: wide of a stalled event loop, far below a lease. */
 const ackMillis = 250
-
-/**
- * At most one signal that nobody has waited for yet; ends with the stream.
- *
- * Not a `Queue`: that resumes a waiter in another turn of the event loop, and a waiter for a lease is in a hurry.
- */
-class Signals {
-  private isPending = false
-  private isEnded = false
-  private readonly waiters = new Set<(effect: Effect.Effect<boolean>) => void>()
-
-  offer(): void {
-    const [first] = this.waiters
-    if (first === undefined) this.isPending = true
-    else this.resume(first, true)
-  }
-
-  end(): void {
-    this.isEnded = true
-    for (const waiter of this.waiters) this.resume(waiter, false)
-  }
-
-  private resume(waiter: (effect: Effect.Effect<boolean>) => void, isSignal: boolean): void {
-    this.waiters.delete(waiter)
-    waiter(Effect.succeed(isSignal))
-  }
-
-  /** Waits for the next signal; `false` when there is none to come. */
-  readonly next: Effect.Effect<boolean> = Effect.callback((resume) => {
-    if (this.isPending || this.isEnded) {
-      const isSignal = this.isPending
-      this.isPending = false
-      return resume(Effect.succeed(isSignal))
-    }
-    this.waiters.add(resume)
-    return Effect.sync(() => this.waiters.delete(resume))
-  })
-}
 
 /** A subscription as the callbacks of its socket see it. */
 interface Watch {
@@ -128,6 +92,27 @@ const wait = (peer: Lease.Peer, started: Started): Effect.Effect<WakeSignal> => 
 const subscribe: Wake["Service"]["subscribe"] = (peer, topic) =>
   Effect.map(start(peer.endpoint, topic), (started) => wait(peer, started))
 
+/** Says one thing and hangs up; what was said waits in the kernel for a peer that is frozen. */
+const say = (endpoint: string, message: string): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const done = (): void => resume(Effect.void)
+    try {
+      const socket = createConnection({ path: endpoint })
+      // Refused, absent, reset: there is nobody to ask.
+      socket.on("error", () => {}).once("close", done)
+      socket.unref().end(message, done)
+      return Effect.sync(() => socket.destroy())
+    } catch {
+      // A path that no socket can have.
+      return done()
+    }
+  })
+
+const ask: Wake["Service"]["ask"] = ({ endpoint }, topic) =>
+  endpoint === undefined
+    ? Effect.void
+    : Effect.asVoid(Effect.timeoutOption(say(endpoint, WakeListener.askOf(topic)), ackMillis))
+
 /**
  * The listening socket of this process, to be closed while it is suspended (invariant I4) and opened when it resumes. Who
  * watches a closed one finds it `Unreachable` at once, instead of waiting for a frozen process. Neither ever fails.
@@ -147,12 +132,18 @@ const makeContext = Effect.fnUntraced(function* (
   const listener = yield* WakeListener.make(directory).pipe(Effect.tapError(warn), Effect.option)
   if (Option.isNone(listener)) {
     const nobody = WakeListening.of({ close: Effect.void, open: Effect.void })
-    const wake = Wake.of({ self: identity, notify: () => Effect.void, subscribe })
+    const wake = Wake.of({
+      self: identity,
+      notify: () => Effect.void,
+      subscribe,
+      ask,
+      asked: () => Effect.succeed(Effect.never)
+    })
     return Context.make(Wake, wake).pipe(Context.add(WakeListening, nobody))
   }
-  const { endpoint, notify, close, open } = listener.value
+  const { endpoint, notify, asked, close, open } = listener.value
   const listening = WakeListening.of({ close, open: Effect.catch(open, warn) })
-  const wake = Wake.of({ self: { ...identity, endpoint }, notify, subscribe })
+  const wake = Wake.of({ self: { ...identity, endpoint }, notify, subscribe, ask, asked })
   return Context.make(Wake, wake).pipe(Context.add(WakeListening, listening))
 })
 
