@@ -3,6 +3,7 @@ import { Clock, Context, Deferred, Effect, Exit, Fiber, Latch, Layer, Option, Sc
 import { TestClock } from "effect/testing"
 import * as DistributedSemaphore from "../src/lease/DistributedSemaphore.ts"
 import { isHeld } from "../src/lease/Lease.ts"
+import { DEAF_MILLIS } from "../src/lease/LeaseMachine.ts"
 import { LeaseStore } from "../src/lease/LeaseStore.ts"
 import * as LeaseStoreMemory from "../src/lease/LeaseStoreMemory.ts"
 import { Wake } from "../src/lease/Wake.ts"
@@ -22,6 +23,12 @@ interface Options {
   readonly through?: (store: Store) => Store
 }
 
+const muted = (wake: Wake["Service"]): Wake["Service"] => ({
+  ...wake,
+  notify: () => Effect.void,
+  ask: () => Effect.void
+})
+
 /** A host: one store, and processes that can signal each other. */
 const makeHost = Effect.gen(function* () {
   const hub = yield* WakeMemory.makeHub
@@ -30,7 +37,7 @@ const makeHost = Effect.gen(function* () {
     const wake = Context.get(yield* Layer.build(hub.process(process)), Wake)
     return yield* DistributedSemaphore.make({ name, permits: options.permits ?? 1 }).pipe(
       Effect.provideService(LeaseStore, options.through?.(store) ?? store),
-      Effect.provideService(Wake, options.mute === true ? { ...wake, notify: () => Effect.void } : wake),
+      Effect.provideService(Wake, options.mute === true ? muted(wake) : wake),
       Effect.provideService(SyncConfig.SyncConfig, { ...SyncConfig.defaults, role: process })
     )
   })
@@ -529,6 +536,167 @@ describe("DistributedSemaphore.withPermit", () => {
       yield* held.release
       assert.deepStrictEqual(yield* b.withPermitIfAvailable(Effect.succeed(1)), Option.some(1))
       assert.isUndefined(yield* host.owner)
+    })
+  )
+})
+
+describe("DistributedSemaphore.hurry", () => {
+  /** A holder, a waiter, and what the holder is told. */
+  const contending = Effect.fnUntraced(function* (options: Options = {}) {
+    const host = yield* makeHost
+    const a = yield* hold(yield* host.open("a"))
+    const wanted = yield* begin(a.grant.wanted)
+    const semaphore = yield* host.open("b", options)
+    return { host, a, wanted, semaphore }
+  })
+  const isUrgent = (host: Effect.Success<typeof makeHost>) =>
+    Effect.map(host.store.inspect(name), ({ waiters }) => waiters.map(({ urgent }) => urgent))
+
+  it.effect("tells the holder by signal that it is wanted, without any time passing", () =>
+    Effect.gen(function* () {
+      const { a, host, semaphore, wanted } = yield* contending()
+      const b = yield* begin(hold(semaphore))
+      yield* TestClock.adjust("1 minute")
+      isWaiting(wanted)
+      const before = yield* Clock.currentTimeMillis
+      yield* semaphore.hurry
+      yield* settle
+      yield* Fiber.join(wanted)
+      assert.deepStrictEqual(yield* isUrgent(host), [true])
+      yield* a.release
+      yield* Fiber.join(b)
+      assert.strictEqual(yield* Clock.currentTimeMillis, before)
+    })
+  )
+
+  it.effect("tells it of who begins to wait after the hurry, and not of who begins long after it", () =>
+    Effect.gen(function* () {
+      const { semaphore, wanted } = yield* contending()
+      yield* semaphore.hurry
+      yield* TestClock.adjust(DistributedSemaphore.HURRY_MILLIS)
+      const late = yield* begin(hold(semaphore))
+      yield* TestClock.adjust(leaseMillis)
+      isWaiting(wanted)
+      yield* Fiber.interrupt(late)
+
+      yield* semaphore.hurry
+      yield* TestClock.adjust(DistributedSemaphore.HURRY_MILLIS - 1)
+      isWaiting(wanted)
+      yield* begin(hold(semaphore))
+      yield* Fiber.join(wanted)
+    })
+  )
+
+  it.effect("I10: without signals, the holder learns it at the next renewal at the latest", () =>
+    Effect.gen(function* () {
+      const { semaphore, wanted } = yield* contending({ mute: true })
+      yield* begin(hold(semaphore))
+      yield* semaphore.hurry
+      yield* settle
+      isWaiting(wanted)
+      yield* TestClock.adjust(renewMillis - 1)
+      isWaiting(wanted)
+      yield* TestClock.adjust(1)
+      yield* Fiber.join(wanted)
+    })
+  )
+
+  it.effect("believes the store and not the signal, and I10: however often it is asked", () =>
+    Effect.gen(function* () {
+      let renewals = 0
+      const counting = (store: Store): Store => ({
+        ...store,
+        renew: (request) =>
+          Effect.andThen(
+            Effect.sync(() => (renewals = renewals + 1)),
+            store.renew(request)
+          )
+      })
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a", { through: counting }))
+      const wanted = yield* begin(a.grant.wanted)
+      const liar = Context.get(yield* Layer.build(host.hub.process("c")), Wake)
+      const [row] = (yield* host.store.inspect(name)).rows
+      for (let asked = 0; asked < 1_000; asked++) {
+        yield* liar.ask(row?.peer ?? {}, DistributedSemaphore.topic(name))
+        yield* TestClock.adjust(1)
+      }
+      isWaiting(wanted)
+      assert.isAbove(renewals, 0)
+      assert.isAtMost(renewals, 10)
+
+      // Who asks for good reason is heard all the same.
+      const semaphore = yield* host.open("b")
+      yield* begin(hold(semaphore))
+      yield* semaphore.hurry
+      yield* TestClock.adjust(DEAF_MILLIS)
+      yield* Fiber.join(wanted)
+    })
+  )
+
+  it.effect("lets nobody be overtaken: each owner before the one in a hurry is told in turn", () =>
+    Effect.gen(function* () {
+      const { a, host, semaphore, wanted } = yield* contending()
+      const first = yield* begin(hold(yield* host.open("first")))
+      const b = yield* begin(hold(semaphore))
+      assert.deepStrictEqual(yield* host.queue, ["first", "b"])
+      yield* semaphore.hurry
+      yield* settle
+      yield* Fiber.join(wanted)
+      assert.deepStrictEqual(yield* isUrgent(host), [false, true])
+
+      yield* a.release
+      const next = yield* Fiber.join(first)
+      yield* settle
+      yield* next.grant.wanted
+      isWaiting(b)
+      yield* next.release
+      yield* Fiber.join(b)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    })
+  )
+
+  it.effect("is over with the permit that it was for, and nothing to a process that has it", () =>
+    Effect.gen(function* () {
+      const { a, host, semaphore } = yield* contending()
+      const waiting = yield* begin(hold(semaphore))
+      yield* semaphore.hurry
+      yield* settle
+      yield* a.release
+      const b = yield* Fiber.join(waiting)
+      yield* semaphore.hurry
+
+      // The one that yielded waits again, in no hurry, and so does the other after it.
+      const again = yield* begin(hold(yield* host.open("c")))
+      assert.deepStrictEqual(yield* isUrgent(host), [false])
+      yield* b.release
+      const c = yield* Fiber.join(again)
+      const wanted = yield* begin(c.grant.wanted)
+      yield* begin(hold(semaphore))
+      assert.deepStrictEqual(yield* isUrgent(host), [false])
+      isWaiting(wanted)
+    })
+  )
+
+  it.effect("hears what is asked of it before it knows that the lease is its own", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const gate = yield* makeGate
+      const through = (store: Store): Store => ({
+        ...store,
+        take: (request) => Effect.tap(store.take(request), gate.await)
+      })
+      yield* gate.close
+      const slow = yield* begin(hold(yield* host.open("slow", { through })))
+      assert.strictEqual(yield* host.owner, "slow")
+      const semaphore = yield* host.open("b")
+      yield* semaphore.hurry
+      yield* begin(hold(semaphore))
+      yield* gate.open
+      yield* settle
+      const wanted = yield* begin((yield* Fiber.join(slow)).grant.wanted)
+      yield* Fiber.join(wanted)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
     })
   )
 })

@@ -32,7 +32,11 @@ const makeTable = (permits = 1) => {
       if (outcome._tag === "Busy") return assert.fail(`${outcome.blocker.holder} stands in the way of ${holder}`)
       return { name, holder, generation: outcome.generation }
     },
-    renew: (fence: Lease.Fence, nowMillis: number) => keep(Lease.decideRenew(table, { fence, nowMillis, leaseMillis })),
+    /** The new expiry, or `undefined` when it is refused. */
+    renew: (fence: Lease.Fence, nowMillis: number) => {
+      const outcome = keep(Lease.decideRenew(table, { fence, nowMillis, leaseMillis }))
+      return outcome._tag === "Renewed" ? outcome.expiresAtMillis : undefined
+    },
     release: (fence: Lease.Fence, nowMillis: number) =>
       keep(Lease.decideRelease(table, { fence, nowMillis, handoverMillis })),
     leave: (holder: string, nowMillis: number) => keep(Lease.decideLeave(table, { holder, nowMillis, handoverMillis })),

@@ -4,7 +4,13 @@ import * as Lease from "../src/lease/Lease.ts"
 
 /** What one of some simulated processes does, or what happens to it. */
 type Move =
-  | { readonly _tag: "Take"; readonly who: number; readonly count: number; readonly queues: boolean }
+  | {
+      readonly _tag: "Take"
+      readonly who: number
+      readonly count: number
+      readonly queues: boolean
+      readonly urgent: boolean
+    }
   | { readonly _tag: "TakeFromDead"; readonly who: number; readonly count: number; readonly dead: number }
   | { readonly _tag: "Renew" | "Release" | "Leave" | "Crash"; readonly who: number }
   | { readonly _tag: "Pass"; readonly millis: number }
@@ -19,7 +25,8 @@ const hour = 3_600_000
 
 const who = fc.nat({ max: processes - 1 })
 const count = fc.integer({ min: 1, max: 3 })
-const take: fc.Arbitrary<Move> = fc.record({ _tag: fc.constant("Take"), who, count, queues: fc.boolean() })
+const [queues, urgent] = [fc.boolean(), fc.boolean()]
+const take: fc.Arbitrary<Move> = fc.record({ _tag: fc.constant("Take"), who, count, queues, urgent })
 const takeFromDead: fc.Arbitrary<Move> = fc.record({ _tag: fc.constant("TakeFromDead"), who, count, dead: fc.nat(20) })
 const plain = (tag: "Renew" | "Release" | "Leave" | "Crash"): fc.Arbitrary<Move> =>
   fc.record({ _tag: fc.constant(tag), who })
@@ -104,7 +111,7 @@ class World {
     const nowMillis = this.nowMillis + process.skewMillis
     switch (move._tag) {
       case "Take":
-        this.take(process, move.count, move.queues ? { enqueueMillis: ticketMillis } : {})
+        this.take(process, move.count, move.queues ? { enqueueMillis: ticketMillis, urgent: move.urgent } : {})
         break
       case "TakeFromDead": {
         const holder = this.dead[move.dead]

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { SyncStore } from "@twinloop/core"
+import { LeaseStore, SyncStore } from "@twinloop/core"
 import type { MatrixEvent, Room } from "@twinloop/core"
 import { Effect } from "effect"
 import { DatabaseSync } from "node:sqlite"
@@ -90,6 +90,27 @@ describe("A database of schema version 2", () => {
       const db = new DatabaseSync(filename)
       assert.deepStrictEqual({ ...db.prepare("PRAGMA integrity_check").get() }, { integrity_check: "ok" })
       db.close()
+    })
+  )
+})
+
+describe("A database of schema version 4", () => {
+  it.effect("keeps owners and the queue, in which nobody is in a hurry, and goes on from there", () =>
+    Effect.gen(function* () {
+      const filename = yield* Kit.temporaryFile
+      const within = <A, E>(use: (store: LeaseStore["Service"]) => Effect.Effect<A, E>) =>
+        Effect.provide(Effect.flatMap(LeaseStore, use), Kit.storesAt(filename), { local: true })
+      const asked = { name: "stream", permits: 1, count: 1, peer: { pid: 7 }, nowMillis: 1_000, leaseMillis: 10_000 }
+      const queued = { ...asked, holder: "b", enqueueMillis: 15_000 }
+      yield* within((store) => store.take({ ...asked, holder: "a" }))
+      yield* within((store) => store.take(queued))
+      const before = yield* within((store) => store.inspect("stream"))
+      Kit.turnBack(filename, 4)
+      assert.deepStrictEqual(yield* within((store) => store.inspect("stream")), before)
+
+      yield* within((store) => store.take({ ...queued, urgent: true }))
+      const [waiter] = (yield* within((store) => store.inspect("stream"))).waiters
+      assert.deepStrictEqual([waiter?.holder, waiter?.ticket, waiter?.urgent], ["b", 1, true])
     })
   )
 })

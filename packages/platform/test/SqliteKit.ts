@@ -73,7 +73,8 @@ const undo: { readonly [version: number]: string } = {
     INSERT INTO old_state_event SELECT room, type, state_key, event FROM state_event;
     DROP TABLE state_event;
     ALTER TABLE old_state_event RENAME TO state_event`,
-  4: `DROP TABLE encryption_news`
+  4: `DROP TABLE encryption_news`,
+  5: `ALTER TABLE lease_waiter DROP COLUMN urgent`
 }
 
 /** Turns a closed database back to an earlier schema version, as the software of that version left it. */

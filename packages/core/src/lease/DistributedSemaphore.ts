@@ -1,15 +1,17 @@
 /**
  * A semaphore whose permits are shared by processes: Effect's `Semaphore`, over a `LeaseStore`.
  *
- * Includes `make`, the scoped `take` and `tryTake`, `withPermits`, and the `Grant` with its generation. Waiting is
- * interruptible, first come first served, and ends by signal, with a bounded poll behind it.
+ * Includes `make`, the scoped `take` and `tryTake`, `withPermits`, `hurry`, and the `Grant` with its generation. Waiting is
+ * interruptible, first come first served, and ends by signal, with a bounded poll behind it. Who waits can ask who holds to
+ * yield: `hurry` on the one side, `Grant.wanted` on the other.
  *
  * Invariants: I1 (a grant carries the generation that every write must show), I4 (the lease row is free when the scope is
  * closed), I5 (`isDirty` compares with the one generation under which memory is valid), I10.
  *
  * Gotchas: `effect` under `withPermits` fails with `LeaseLost` at once when the grant is lost; a grant from `take` only
  * says so (`lost`), and whoever took it must race his work against it. Either way the fence in the commit is what protects
- * the data.
+ * the data. `wanted` is a wish: nothing is lost when it isn't granted, and when it is, the permit goes to the first waiter,
+ * who need not be the one in a hurry; that one then learns the same.
  *
  * Not here: the rules (`Lease.ts`), the decisions (`LeaseMachine.ts`).
  */
@@ -54,6 +56,11 @@ export interface Grant extends Fence {
   readonly markDirty: Effect.Effect<void>
   /** Happens when the grant is lost, and never else. */
   readonly lost: Effect.Effect<LeaseLost>
+  /**
+   * Happens when another process is known to wait that needs a permit soon (`hurry`), and never else: within milliseconds by
+   * its signal, at the next renewal at the latest. With several permits every holder is told.
+   */
+  readonly wanted: Effect.Effect<void>
 }
 
 export interface DistributedSemaphore {
@@ -63,6 +70,12 @@ export interface DistributedSemaphore {
   readonly take: Effect.Effect<Grant, StoreError, Scope.Scope>
   /** A permit if one is free and nobody waits, without waiting; otherwise who has it. */
   readonly tryTake: Effect.Effect<TryTaken, StoreError, Scope.Scope>
+  /**
+   * Whoever in this process waits for a permit, or begins to within `HURRY_MILLIS`, needs it soon: his place in the queue
+   * says so, and whoever stands in the way is asked to yield (`Grant.wanted`). Nobody is overtaken. It is over with the next
+   * permit that this process gets, and does nothing while it has all that there are. Waits for nothing.
+   */
+  readonly hurry: Effect.Effect<void>
   /** Runs an effect while holding `permits` permits, all of them or none; fails with `LeaseLost` at once when they are lost. */
   withPermits(
     permits: number
@@ -79,7 +92,13 @@ export type TryTaken =
   | { readonly _tag: "Taken"; readonly grant: Grant }
   | { readonly _tag: "Busy"; readonly blocker: Blocker }
 
-/** The topic on which a holder tells its watchers that a name's lease has moved. */
+/**
+ * How long a hurry lasts for whoever doesn't wait yet, in milliseconds: as long as the one who needs the permit is likely to
+ * wait for it. Longer, and a process that once was in a hurry would disturb an owner for nothing.
+ */
+export const HURRY_MILLIS = 5_000
+
+/** The topic on which a holder tells its watchers that a name's lease has moved, and on which it is asked to yield. */
 export const topic = (name: string): string => `lease:${name}`
 
 /** One holder identity of this process; a grant uses one at a time, so that two grants are never the same holder. */
@@ -87,6 +106,16 @@ interface Lane {
   readonly holder: string
   /** The generation under which memory is valid, if any (invariant I5: the only such record). */
   readonly validGeneration: Ref.Ref<number | undefined>
+}
+
+/** Whether this process needs a permit soon, and whom to tell. */
+interface Hurry {
+  /** Unix milliseconds; 0 when it doesn't. */
+  untilMillis: number
+  /** Permits that this process has. */
+  held: number
+  /** Those who wait, and aren't urgent yet. */
+  readonly waiting: Set<() => void>
 }
 
 interface Options {
@@ -107,6 +136,7 @@ interface Env {
   readonly turn: Semaphore.Semaphore
   /** Lanes not in use. */
   readonly lanes: Array<Lane>
+  readonly hurry: Hurry
 }
 
 type Held = Extract<LeaseMachine.State, { _tag: "Held" }>
@@ -129,7 +159,9 @@ const lostError = (fence: Fence, reason: LeaseMachine.LostReason): LeaseLost => 
   })
 }
 
-const takeOnce = (env: Env, lane: Lane, count: number, once: boolean, presumedDead: string | undefined) =>
+type Take = Extract<LeaseMachine.Command, { _tag: "Take" }>
+
+const takeOnce = (env: Env, lane: Lane, count: number, once: boolean, { presumedDead, urgent }: Take) =>
   Effect.gen(function* () {
     const asked: TakeRequest = {
       name: env.options.name,
@@ -142,7 +174,7 @@ const takeOnce = (env: Env, lane: Lane, count: number, once: boolean, presumedDe
     }
     const outcome = yield* env.store.take({
       ...asked,
-      ...(once ? {} : { enqueueMillis: env.config.ticketMillis }),
+      ...(once ? {} : { enqueueMillis: env.config.ticketMillis, urgent }),
       ...(presumedDead === undefined ? {} : { presumedDead: { holder: presumedDead } })
     })
     return { _tag: "TakeAnswered" as const, outcome, nowMillis: yield* Clock.currentTimeMillis }
@@ -153,10 +185,36 @@ const takeOnce = (env: Env, lane: Lane, count: number, once: boolean, presumedDe
     )
   )
 
-/** Waits for a signal or the time, whichever comes first. */
-const awaitSignal = Effect.fnUntraced(function* (signal: Effect.Effect<WakeSignal>, untilMillis: number) {
-  const millis = Math.max(0, untilMillis - (yield* Clock.currentTimeMillis))
-  const by = yield* Effect.timeoutOption(signal, millis)
+/** Says that this process is in a hurry, unless it has all permits. */
+const hurry = (env: Env): Effect.Effect<void> =>
+  Effect.map(Clock.currentTimeMillis, (nowMillis) => {
+    if (env.hurry.held >= env.options.permits) return
+    env.hurry.untilMillis = nowMillis + HURRY_MILLIS
+    for (const tell of env.hurry.waiting) tell()
+  })
+
+/** Waits until this process is in a hurry. Looks and begins to listen in one step, so that none is missed. */
+const awaitHurry = (env: Env, nowMillis: number): Effect.Effect<"Hurried"> =>
+  Effect.callback((resume) => {
+    const { untilMillis, waiting } = env.hurry
+    const tell = (): void => {
+      waiting.delete(tell)
+      resume(Effect.succeed("Hurried"))
+    }
+    if (nowMillis < untilMillis) return tell()
+    waiting.add(tell)
+    return Effect.sync(() => waiting.delete(tell))
+  })
+
+type Await = Extract<LeaseMachine.Command, { _tag: "Await" }>
+
+/** Waits for a signal, a hurry or the time, whichever comes first. */
+const awaitSignal = Effect.fnUntraced(function* (env: Env, watched: Effect.Effect<WakeSignal>, command: Await) {
+  const startedAt = yield* Clock.currentTimeMillis
+  const millis = Math.max(0, command.untilMillis - startedAt)
+  const signal = command.signal ? watched : Effect.never
+  const first = command.hurry ? Effect.raceFirst(awaitHurry(env, startedAt), signal) : signal
+  const by = yield* Effect.timeoutOption(first, millis)
   const nowMillis = yield* Clock.currentTimeMillis
   return { _tag: "Woken" as const, by: Option.getOrElse(by, () => "Time" as const), nowMillis }
 })
@@ -164,7 +222,8 @@ const awaitSignal = Effect.fnUntraced(function* (signal: Effect.Effect<WakeSigna
 /** Asks, watches and waits until the lease is held, or (`once`) refused. */
 const ask = Effect.fnUntraced(function* (env: Env, lane: Lane, count: number, once: boolean) {
   const watched = yield* ScopedRef.make<Effect.Effect<WakeSignal>>(() => Effect.never)
-  let [state, commands] = LeaseMachine.start(once)
+  const isHurried = (yield* Clock.currentTimeMillis) < env.hurry.untilMillis
+  let [state, commands] = LeaseMachine.start(once, !once && isHurried)
   while (state._tag === "Asking" || state._tag === "Waiting") {
     let input: LeaseMachine.Input | undefined
     for (const command of commands) {
@@ -172,11 +231,14 @@ const ask = Effect.fnUntraced(function* (env: Env, lane: Lane, count: number, on
         case "Watch":
           yield* ScopedRef.set(watched, env.wake.subscribe(command.blocker.peer, topic(env.options.name)))
           break
+        case "Ask":
+          yield* env.wake.ask(command.blocker.peer, topic(env.options.name))
+          break
         case "Take":
-          input = yield* takeOnce(env, lane, count, once, command.presumedDead)
+          input = yield* takeOnce(env, lane, count, once, command)
           break
         case "Await":
-          input = yield* awaitSignal(command.signal ? yield* ScopedRef.get(watched) : Effect.never, command.untilMillis)
+          input = yield* awaitSignal(env, yield* ScopedRef.get(watched), command)
           break
         case "RenewAfter":
           return yield* Effect.die("a lease that isn't held can't be renewed")
@@ -202,27 +264,37 @@ const renewOnce = Effect.fnUntraced(function* (env: Env, fence: Fence, expiresAt
     ),
     // A defect too: a keeper that died would never say that the grant is lost.
     Effect.matchCauseEffect({
-      onSuccess: (renewed) =>
-        Effect.map(Clock.currentTimeMillis, (nowMillis) => ({
-          _tag: "RenewAnswered" as const,
-          expiresAtMillis: renewed,
-          nowMillis
-        })),
+      onSuccess: (outcome) =>
+        Effect.map(Clock.currentTimeMillis, (nowMillis) => ({ _tag: "RenewAnswered" as const, outcome, nowMillis })),
       onFailure: () => Effect.map(Clock.currentTimeMillis, (nowMillis) => ({ _tag: "RenewFailed" as const, nowMillis }))
     })
   )
 })
 
-/** Renews for as long as the lease is ours; ends with the reason for which it is not. */
-const keep = Effect.fnUntraced(function* (env: Env, fence: Fence, held: Held) {
+/** Renews for as long as the lease is ours, and says when it is wanted; ends with the reason for which it isn't ours. */
+const keep = Effect.fnUntraced(function* (
+  env: Env,
+  fence: Fence,
+  held: Held,
+  asked: Effect.Effect<void>,
+  onWanted: Effect.Effect<unknown>
+) {
   let state: LeaseMachine.State = held
   let millis = LeaseMachine.firstRenewAfter(env.config, held.expiresAtMillis, yield* Clock.currentTimeMillis)
+  let listens = true
   while (state._tag === "Held") {
-    yield* Effect.sleep(millis)
-    const input: LeaseMachine.Input = yield* renewOnce(env, fence, state.expiresAtMillis)
+    const isAsked = yield* Effect.timeoutOption(listens ? asked : Effect.never, millis)
+    const input: LeaseMachine.Input = Option.isSome(isAsked)
+      ? { _tag: "Asked" }
+      : yield* renewOnce(env, fence, state.expiresAtMillis)
     const [next, commands]: LeaseMachine.Step = LeaseMachine.step(env.config, state, input)
-    for (const command of commands) if (command._tag === "RenewAfter") millis = command.millis
+    for (const command of commands) {
+      if (command._tag !== "RenewAfter") continue
+      millis = command.millis
+      listens = command.asked
+    }
     state = next
+    if (state._tag === "Held" && state.wanted) yield* onWanted
   }
   return state._tag === "Lost" ? lostError(fence, state.reason) : yield* Effect.die("a held lease ends by being lost")
 })
@@ -265,19 +337,35 @@ const leave = (env: Env, lane: Lane) =>
     )
   )
 
-const grantOf = Effect.fnUntraced(function* (env: Env, lane: Lane, held: Held) {
+const grantOf = Effect.fnUntraced(function* (env: Env, lane: Lane, held: Held, asked: Effect.Effect<void>) {
   const fence: Fence = { name: env.options.name, holder: lane.holder, generation: held.generation }
   const lost = yield* Deferred.make<LeaseLost>()
-  yield* Effect.forkScoped(Effect.flatMap(keep(env, fence, held), (error) => Deferred.succeed(lost, error)))
+  const wanted = yield* Deferred.make<void>()
+  const keeping = keep(env, fence, held, asked, Deferred.succeed(wanted, undefined))
+  yield* Effect.forkScoped(Effect.flatMap(keeping, (error) => Deferred.succeed(lost, error)))
   const grant: Grant = {
     ...fence,
     isDirty: (yield* Ref.get(lane.validGeneration)) !== held.generation,
     markClean: Ref.set(lane.validGeneration, held.generation),
     markDirty: Ref.set(lane.validGeneration, undefined),
-    lost: Deferred.await(lost)
+    lost: Deferred.await(lost),
+    wanted: Deferred.await(wanted)
   }
   return grant
 })
+
+/** Counts the permits as this process's until the scope closes; the hurry is over. */
+const countHeld = (env: Env, scope: Scope.Scope, count: number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    env.hurry.held += count
+    env.hurry.untilMillis = 0
+    return Scope.addFinalizer(
+      scope,
+      Effect.sync(() => {
+        env.hurry.held -= count
+      })
+    )
+  })
 
 /** Gets `count` permits from the store for as long as the scope is open; the local permits are held already. */
 const acquire = Effect.fnUntraced(function* (env: Env, count: number, once: boolean) {
@@ -286,21 +374,26 @@ const acquire = Effect.fnUntraced(function* (env: Env, count: number, once: bool
     (lane) => Effect.sync(() => env.lanes.unshift(lane))
   )
   const scope = yield* Effect.scope
+  // Before the lease can be ours, so that nobody asks for it unheard.
+  const asked = yield* env.wake.asked(topic(env.options.name))
   const state = yield* Effect.uninterruptibleMask((restore) =>
     restore(ask(env, lane, count, once)).pipe(
       Effect.onExit((exit) => (Exit.isFailure(exit) ? leave(env, lane) : Effect.void)),
       Effect.tap((state) =>
         state._tag === "Held"
-          ? Scope.addFinalizer(
-              scope,
-              release(env, { name: env.options.name, holder: lane.holder, generation: state.generation })
+          ? Effect.andThen(
+              Scope.addFinalizer(
+                scope,
+                release(env, { name: env.options.name, holder: lane.holder, generation: state.generation })
+              ),
+              countHeld(env, scope, count)
             )
           : Effect.void
       )
     )
   )
   return state._tag === "Held"
-    ? { _tag: "Taken" as const, grant: yield* grantOf(env, lane, state) }
+    ? { _tag: "Taken" as const, grant: yield* grantOf(env, lane, state, asked) }
     : { _tag: "Busy" as const, blocker: state.blocker }
 })
 
@@ -370,7 +463,8 @@ export const make = Effect.fnUntraced(function* (
     wake: yield* Wake,
     local: yield* Semaphore.make(options.permits),
     turn: yield* Semaphore.make(1),
-    lanes: yield* makeLanes(`${config.role}#${yield* hex}${yield* hex}`, options.permits)
+    lanes: yield* makeLanes(`${config.role}#${yield* hex}${yield* hex}`, options.permits),
+    hurry: { untilMillis: 0, held: 0, waiting: new Set() }
   }
   const withPermits: DistributedSemaphore["withPermits"] = (count) => (self) =>
     count >= 1 && count <= options.permits
@@ -384,6 +478,7 @@ export const make = Effect.fnUntraced(function* (
     ...options,
     take: waitFor(env, 1),
     tryTake: tryOnce(env),
+    hurry: hurry(env),
     withPermits,
     withPermit: withPermits(1),
     withPermitIfAvailable: (self) =>

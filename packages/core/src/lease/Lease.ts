@@ -45,6 +45,8 @@ export interface Waiter {
   readonly expiresAtMillis: number
   readonly ticketMillis: number
   readonly peer: Peer
+  /** It needs the permits soon: holders learn of it and may yield. It overtakes nobody. */
+  readonly urgent: boolean
 }
 
 /** Everything known about one name. */
@@ -78,6 +80,8 @@ export interface TakeRequest {
   readonly leaseMillis: number
   /** When refused, take (or keep) a place in the queue that lasts this long without a refresh. Absent: try once, don't queue. */
   readonly enqueueMillis?: number
+  /** Makes the place in the queue urgent; it stays so until it is served or given up. */
+  readonly urgent?: boolean
   readonly presumedDead?: PresumedDead
 }
 
@@ -105,6 +109,11 @@ export interface RenewRequest {
   readonly nowMillis: number
   readonly leaseMillis: number
 }
+
+/** `wanted`: somebody waits who needs it soon. `NotHeld`: the lease is somebody else's by now. */
+export type RenewOutcome =
+  | { readonly _tag: "Renewed"; readonly expiresAtMillis: number; readonly wanted: boolean }
+  | { readonly _tag: "NotHeld" }
 
 export interface ReleaseRequest {
   readonly fence: Fence
@@ -212,10 +221,13 @@ const firstToExpire = (rows: ReadonlyArray<LeaseRow>): LeaseRow | undefined =>
 const queue = (table: LeaseTable, live: ReadonlyArray<Waiter>, request: TakeRequest): ReadonlyArray<Waiter> => {
   if (request.enqueueMillis === undefined) return live
   const expiresAtMillis = request.nowMillis + request.enqueueMillis
-  const refreshed = { expiresAtMillis, ticketMillis: request.enqueueMillis, count: request.count, peer: request.peer }
   const own = live.find((waiter) => waiter.holder === request.holder)
+  const urgent = own?.urgent === true || request.urgent === true
+  const { count, peer } = request
+  const refreshed = { expiresAtMillis, ticketMillis: request.enqueueMillis, count, peer, urgent }
   if (own !== undefined) {
-    const fresh = own.count === request.count && own.expiresAtMillis - request.nowMillis > own.ticketMillis / 2
+    const same = own.count === count && own.urgent === urgent
+    const fresh = same && own.expiresAtMillis - request.nowMillis > own.ticketMillis / 2
     return fresh ? live : live.map((waiter) => (waiter === own ? { ...waiter, ...refreshed } : waiter))
   }
   const ticket = table.waiters.reduce((last, waiter) => Math.max(last, waiter.ticket), 0) + 1
@@ -302,25 +314,33 @@ const blockerOf = (rows: ReadonlyArray<LeaseRow>, live: ReadonlyArray<Waiter>, r
     : { kind: "waiter", holder: ahead.holder, peer: ahead.peer, expiresAtMillis: ahead.expiresAtMillis }
 }
 
+/** Whether somebody else than the holder waits who needs permits soon, and has not given up. */
+export const isWanted = (waiters: ReadonlyArray<Waiter>, holder: string, nowMillis: number): boolean =>
+  waiters.some(
+    (waiter) =>
+      waiter.urgent && waiter.holder !== holder && counts(waiter.expiresAtMillis, waiter.ticketMillis, nowMillis)
+  )
+
 /**
- * Decides a renewal: the new expiry, or `undefined` when the lease is somebody else's by now.
+ * Decides a renewal: the new expiry and whether the lease is wanted, unless it is somebody else's by now.
  *
  * A lease that expired and that nobody took is renewed: its generation has not moved, so nothing else can have been
  * committed in between.
  */
-export const decideRenew = (
-  table: LeaseTable,
-  request: RenewRequest
-): readonly [LeaseTable, expiresAtMillis: number | undefined] => {
-  const { fence } = request
-  if (!stands(table, fence)) return [table, undefined]
-  const expiresAtMillis = request.nowMillis + request.leaseMillis
+export const decideRenew = (table: LeaseTable, request: RenewRequest): readonly [LeaseTable, RenewOutcome] => {
+  const { fence, nowMillis } = request
+  if (!stands(table, fence)) return [table, { _tag: "NotHeld" }]
+  const expiresAtMillis = nowMillis + request.leaseMillis
   const rows = table.rows.map((row) =>
     row.holder === fence.holder && row.generation === fence.generation
       ? { ...row, expiresAtMillis, leaseMillis: request.leaseMillis }
       : row
   )
-  return [{ rows, waiters: table.waiters }, expiresAtMillis]
+  const wanted = isWanted(table.waiters, fence.holder, nowMillis)
+  return [
+    { rows, waiters: table.waiters },
+    { _tag: "Renewed", expiresAtMillis, wanted }
+  ]
 }
 
 /** Hands free rows to the waiters at the front, as far as they reach, each for `handoverMillis` until it confirms. */

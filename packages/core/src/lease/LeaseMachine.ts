@@ -1,5 +1,7 @@
 /**
- * Decides one holder's way to a lease and through it: ask, watch whoever stands in the way, ask again, renew, give up.
+ * Decides one holder's way to a lease and through it: ask, watch whoever stands in the way, ask again, renew, give up. Who is
+ * in a hurry says so in the queue, and then asks whoever stands in the way to yield; a holder that is asked looks at the
+ * store, by renewing.
  *
  * Pure: `step(config, state, input)` gives the next state and the commands for the interpreter (`DistributedSemaphore`).
  *
@@ -11,7 +13,7 @@
  *
  * Not here: who gets the lease (`Lease.ts`), fibers and signals (`DistributedSemaphore.ts`).
  */
-import type { Blocker, TakeOutcome } from "./Lease.ts"
+import type { Blocker, RenewOutcome, TakeOutcome } from "./Lease.ts"
 import type { WakeSignal } from "./Wake.ts"
 
 export interface LeaseMachineConfig {
@@ -20,23 +22,47 @@ export interface LeaseMachineConfig {
   readonly waitPollMillis: number
 }
 
-/** Whom the machine watches; `usable` is false once the peer turned out to be unwatchable, so that only the poll remains. */
+/**
+ * How long after having been asked in vain a holder listens to nobody, in milliseconds: whoever asks again and again costs
+ * it no more than a few renewals a second, and one who asks for good reason meanwhile is heard soon.
+ */
+export const DEAF_MILLIS = 250
+
+/**
+ * Whom the machine watches; `usable` is false once the peer turned out to be unwatchable, so that only the poll remains.
+ * `asked`: it has been asked to yield.
+ */
 interface Watching {
   readonly holder: string
   readonly usable: boolean
+  readonly asked: boolean
 }
 
 export type State =
   /** A take is on its way to the store. */
-  | { readonly _tag: "Asking"; readonly once: boolean; readonly watching: Watching | undefined }
+  | {
+      readonly _tag: "Asking"
+      readonly once: boolean
+      readonly urgent: boolean
+      readonly watching: Watching | undefined
+    }
   /** Somebody else has it; waiting for a signal or the time. */
   | {
       readonly _tag: "Waiting"
+      readonly urgent: boolean
       readonly watching: Watching
       readonly untilMillis: number
       readonly blocker: Blocker
     }
-  | { readonly _tag: "Held"; readonly generation: number; readonly expiresAtMillis: number }
+  | {
+      readonly _tag: "Held"
+      readonly generation: number
+      readonly expiresAtMillis: number
+      /** Somebody is known to wait who needs it soon. Stays so, whether he still waits or not. */
+      readonly wanted: boolean
+      /** A peer has asked for it since the last renewal. */
+      readonly asked: boolean
+    }
   /** `once`, and somebody else has it. */
   | { readonly _tag: "Refused"; readonly blocker: Blocker }
   | { readonly _tag: "Lost"; readonly generation: number; readonly reason: LostReason }
@@ -48,26 +74,36 @@ export type Input =
   | { readonly _tag: "TakeAnswered"; readonly outcome: TakeOutcome; readonly nowMillis: number }
   /** The store could not be asked just then, and a retry can help. */
   | { readonly _tag: "TakeFailed"; readonly nowMillis: number }
-  | { readonly _tag: "Woken"; readonly by: WakeSignal | "Time"; readonly nowMillis: number }
-  /** The renewal's answer: the new expiry, or `undefined` when it was refused. */
-  | { readonly _tag: "RenewAnswered"; readonly expiresAtMillis: number | undefined; readonly nowMillis: number }
+  /** `Hurried`: this process needs the lease soon. */
+  | { readonly _tag: "Woken"; readonly by: WakeSignal | "Time" | "Hurried"; readonly nowMillis: number }
+  | { readonly _tag: "RenewAnswered"; readonly outcome: RenewOutcome; readonly nowMillis: number }
   | { readonly _tag: "RenewFailed"; readonly nowMillis: number }
+  /** A peer asks for the lease. */
+  | { readonly _tag: "Asked" }
 
 export type Command =
-  | { readonly _tag: "Take"; readonly presumedDead: string | undefined }
+  | { readonly _tag: "Take"; readonly presumedDead: string | undefined; readonly urgent: boolean }
   /** Watch this blocker from now on, instead of whoever was watched before. */
   | { readonly _tag: "Watch"; readonly blocker: Blocker }
-  /** Wait until then; with `signal`, no longer than until the watched peer says something. */
-  | { readonly _tag: "Await"; readonly untilMillis: number; readonly signal: boolean }
-  /** Renew when this much time has passed, measured by a timer and not by the wall clock. */
-  | { readonly _tag: "RenewAfter"; readonly millis: number }
+  /** Ask this blocker's peer to yield. */
+  | { readonly _tag: "Ask"; readonly blocker: Blocker }
+  /**
+   * Wait until then; with `signal`, no longer than until the watched peer says something; with `hurry`, no longer than until
+   * this process is in a hurry.
+   */
+  | { readonly _tag: "Await"; readonly untilMillis: number; readonly signal: boolean; readonly hurry: boolean }
+  /**
+   * Renew when this much time has passed, measured by a timer and not by the wall clock; with `asked`, tell before if a peer
+   * asks.
+   */
+  | { readonly _tag: "RenewAfter"; readonly millis: number; readonly asked: boolean }
 
 export type Step = readonly [State, ReadonlyArray<Command>]
 
-/** Starts to ask. `once`: when refused, don't wait. */
-export const start = (once: boolean): Step => [
-  { _tag: "Asking", once, watching: undefined },
-  [{ _tag: "Take", presumedDead: undefined }]
+/** Starts to ask. `once`: when refused, don't wait. `urgent`: wait as one who needs it soon. */
+export const start = (once: boolean, urgent = false): Step => [
+  { _tag: "Asking", once, urgent, watching: undefined },
+  [{ _tag: "Take", presumedDead: undefined, urgent }]
 ]
 
 /** Waiting ends by the poll, or right after the blocker's lease runs out, whichever comes first. */
@@ -81,20 +117,21 @@ const busy = (
   nowMillis: number
 ): Step => {
   if (state.once) return [{ _tag: "Refused", blocker }, []]
-  if (state.watching?.holder !== blocker.holder) {
+  const { urgent, watching } = state
+  // The look that found the blocker has made the place in the queue urgent, so whoever is asked finds it so.
+  const isToBeAsked = urgent && (watching?.holder !== blocker.holder || !watching.asked)
+  const ask: ReadonlyArray<Command> = isToBeAsked ? [{ _tag: "Ask", blocker }] : []
+  if (watching?.holder !== blocker.holder) {
     // Watch first, look again, then wait: a release between the look and the wait is then seen.
     return [
-      { _tag: "Asking", once: false, watching: { holder: blocker.holder, usable: true } },
-      [
-        { _tag: "Watch", blocker },
-        { _tag: "Take", presumedDead: undefined }
-      ]
+      { _tag: "Asking", once: false, urgent, watching: { holder: blocker.holder, usable: true, asked: urgent } },
+      [{ _tag: "Watch", blocker }, ...ask, { _tag: "Take", presumedDead: undefined, urgent }]
     ]
   }
   const untilMillis = waitUntil(config, blocker, nowMillis)
   return [
-    { _tag: "Waiting", watching: state.watching, untilMillis, blocker },
-    [{ _tag: "Await", untilMillis, signal: state.watching.usable }]
+    { _tag: "Waiting", urgent, watching: { ...watching, asked: urgent }, untilMillis, blocker },
+    [...ask, { _tag: "Await", untilMillis, signal: watching.usable, hurry: !urgent }]
   ]
 }
 
@@ -105,20 +142,30 @@ const busy = (
 export const firstRenewAfter = (config: LeaseMachineConfig, expiresAtMillis: number, nowMillis: number): number =>
   Math.max(0, Math.min(config.renewMillis, expiresAtMillis - config.leaseMillis + config.renewMillis - nowMillis))
 
+const granted = (
+  config: LeaseMachineConfig,
+  { expiresAtMillis, generation }: Extract<TakeOutcome, { _tag: "Granted" }>,
+  nowMillis: number
+): Step => [
+  { _tag: "Held", generation, expiresAtMillis, wanted: false, asked: false },
+  [{ _tag: "RenewAfter", millis: firstRenewAfter(config, expiresAtMillis, nowMillis), asked: true }]
+]
+
 const asking = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Asking" }>, input: Input): Step => {
   switch (input._tag) {
     case "TakeAnswered":
       return input.outcome._tag === "Busy"
         ? busy(config, state, input.outcome.blocker, input.nowMillis)
-        : [
-            { _tag: "Held", generation: input.outcome.generation, expiresAtMillis: input.outcome.expiresAtMillis },
-            [{ _tag: "RenewAfter", millis: firstRenewAfter(config, input.outcome.expiresAtMillis, input.nowMillis) }]
-          ]
+        : granted(config, input.outcome, input.nowMillis)
     case "TakeFailed": {
       const blocker: Blocker = { kind: "holder", holder: "", peer: {}, expiresAtMillis: Number.POSITIVE_INFINITY }
       const untilMillis = waitUntil(config, blocker, input.nowMillis)
-      const watching = { holder: "", usable: false }
-      return [{ _tag: "Waiting", watching, untilMillis, blocker }, [{ _tag: "Await", untilMillis, signal: false }]]
+      const watching = { holder: "", usable: false, asked: false }
+      return [
+        { _tag: "Waiting", urgent: state.urgent, watching, untilMillis, blocker },
+        // Nothing is gained by a hurry that can't be written down.
+        [{ _tag: "Await", untilMillis, signal: false, hurry: false }]
+      ]
     }
     default:
       return [state, []]
@@ -127,9 +174,10 @@ const asking = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Askin
 
 const waiting = (state: Extract<State, { _tag: "Waiting" }>, input: Input): Step => {
   if (input._tag !== "Woken") return [state, []]
+  const urgent = state.urgent || input.by === "Hurried"
   const ask = (watching: Watching | undefined, presumedDead: string | undefined): Step => [
-    { _tag: "Asking", once: false, watching },
-    [{ _tag: "Take", presumedDead }]
+    { _tag: "Asking", once: false, urgent, watching },
+    [{ _tag: "Take", presumedDead, urgent }]
   ]
   switch (input.by) {
     case "Dead":
@@ -138,10 +186,11 @@ const waiting = (state: Extract<State, { _tag: "Waiting" }>, input: Input): Step
       // Not asked at once: a peer that can't be watched would turn the wait into a hot loop. The poll goes on.
       return [
         { ...state, watching: { ...state.watching, usable: false } },
-        [{ _tag: "Await", untilMillis: state.untilMillis, signal: false }]
+        [{ _tag: "Await", untilMillis: state.untilMillis, signal: false, hurry: !urgent }]
       ]
     case "Signalled":
     case "Time":
+    case "Hurried":
       return ask(state.watching, undefined)
   }
 }
@@ -150,16 +199,39 @@ const waiting = (state: Extract<State, { _tag: "Waiting" }>, input: Input): Step
 const isOver = (config: LeaseMachineConfig, expiresAtMillis: number, nowMillis: number): boolean =>
   nowMillis >= expiresAtMillis || expiresAtMillis - nowMillis > config.leaseMillis
 
+const renewed = (
+  config: LeaseMachineConfig,
+  state: Extract<State, { _tag: "Held" }>,
+  outcome: Extract<RenewOutcome, { _tag: "Renewed" }>
+): Step => {
+  const wanted = state.wanted || outcome.wanted
+  const isInVain = state.asked && !wanted
+  return [
+    { ...state, expiresAtMillis: outcome.expiresAtMillis, wanted, asked: false },
+    [
+      {
+        _tag: "RenewAfter",
+        millis: isInVain ? Math.min(DEAF_MILLIS, config.renewMillis) : config.renewMillis,
+        // Who knows that it is wanted has nothing more to learn.
+        asked: !wanted && !isInVain
+      }
+    ]
+  ]
+}
+
 const held = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Held" }>, input: Input): Step => {
   switch (input._tag) {
+    case "Asked":
+      // A signal is a hint: whether somebody waits is written in the store, and a renewal reads it.
+      return [{ ...state, asked: true }, [{ _tag: "RenewAfter", millis: 0, asked: false }]]
     case "RenewAnswered":
-      return input.expiresAtMillis === undefined
+      return input.outcome._tag === "NotHeld"
         ? [{ _tag: "Lost", generation: state.generation, reason: "takenOver" }, []]
-        : [{ ...state, expiresAtMillis: input.expiresAtMillis }, [{ _tag: "RenewAfter", millis: config.renewMillis }]]
+        : renewed(config, state, input.outcome)
     case "RenewFailed":
       return isOver(config, state.expiresAtMillis, input.nowMillis)
         ? [{ _tag: "Lost", generation: state.generation, reason: "unreachable" }, []]
-        : [state, [{ _tag: "RenewAfter", millis: Math.ceil(config.renewMillis / 10) }]]
+        : [state, [{ _tag: "RenewAfter", millis: Math.ceil(config.renewMillis / 10), asked: false }]]
     default:
       return [state, []]
   }

@@ -14,6 +14,7 @@ import type {
   LeaseTable,
   ReleaseOutcome,
   ReleaseRequest,
+  RenewOutcome,
   RenewRequest,
   TakeOutcome,
   TakeRequest
@@ -25,10 +26,10 @@ export class LeaseStore extends Context.Service<
     /** Takes `count` permits, all or none; when refused and asked to, queues. */
     take(request: TakeRequest): Effect.Effect<TakeOutcome, StoreError>
     /**
-     * Extends a lease if it is still this holder's under this generation; gives the new expiry in Unix milliseconds, or
-     * `undefined` when it is somebody else's by now.
+     * Extends a lease if it is still this holder's under this generation; gives the new expiry in Unix milliseconds, and
+     * whether somebody waits who needs it soon.
      */
-    renew(request: RenewRequest): Effect.Effect<number | undefined, StoreError>
+    renew(request: RenewRequest): Effect.Effect<RenewOutcome, StoreError>
     /** Frees a lease, or hands it to the first waiter. */
     release(request: ReleaseRequest): Effect.Effect<ReleaseOutcome, StoreError>
     /** Gives up a place in the queue; a lease that was handed to this waiter meanwhile is passed on. */

@@ -48,8 +48,18 @@ const release = (fence: Fence, nowMillis: number) =>
 const leave = (holder: string, nowMillis: number) =>
   Effect.flatMap(LeaseStore, (store) => store.leave({ name, holder, nowMillis, handoverMillis: handover }))
 
-const renew = (fence: Fence, nowMillis: number) =>
+const renewal = (fence: Fence, nowMillis: number) =>
   Effect.flatMap(LeaseStore, (store) => store.renew({ fence, nowMillis, leaseMillis: lease }))
+
+/** Renews; gives the new expiry, or `undefined` when it was refused. */
+const renew = (fence: Fence, nowMillis: number) =>
+  Effect.map(renewal(fence, nowMillis), (outcome) => (outcome._tag === "Renewed" ? outcome.expiresAtMillis : undefined))
+
+/** Renews, which must succeed; whether somebody needs it soon. */
+const isWanted = (fence: Fence, nowMillis: number) =>
+  Effect.map(renewal(fence, nowMillis), (outcome) =>
+    outcome._tag === "Renewed" ? outcome.wanted : assert.fail("the lease is somebody else's")
+  )
 
 const holds = (fence: Fence) => Effect.flatMap(LeaseStore, (store) => store.holds(fence))
 const inspect = Effect.flatMap(LeaseStore, (store) => store.inspect(name))
@@ -142,7 +152,8 @@ const ownership = (test: Test): void => {
             count: 1,
             expiresAtMillis: start + 5 + ticket,
             ticketMillis: ticket,
-            peer: { endpoint: "x" }
+            peer: { endpoint: "x" },
+            urgent: false
           }
         ]
       })
@@ -325,6 +336,75 @@ const queueing = (test: Test): void => {
   )
 }
 
+const urgency = (test: Test): void => {
+  test(
+    "tells a holder that renews of a waiter who needs it soon, and of no other",
+    Effect.gen(function* () {
+      const fence = yield* own("a", start)
+      assert.deepStrictEqual(yield* renewal(fence, start + 1), {
+        _tag: "Renewed",
+        expiresAtMillis: start + 1 + lease,
+        wanted: false
+      })
+      yield* queue("b", start + 2)
+      assert.strictEqual(yield* isWanted(fence, start + 3), false)
+      yield* queue("c", start + 4, { urgent: true })
+      assert.strictEqual(yield* isWanted(fence, start + 5), true)
+      // Who only tries waits for nothing.
+      yield* leave("c", start + 6)
+      yield* take("d", start + 7, { urgent: true })
+      assert.strictEqual(yield* isWanted(fence, start + 8), false)
+    })
+  )
+
+  test(
+    "makes a place in the queue urgent that was taken before, and lets it be so without being told again",
+    Effect.gen(function* () {
+      const fence = yield* own("a", start)
+      yield* queue("b", start)
+      yield* queue("b", start + 1, { urgent: true })
+      assert.strictEqual(yield* isWanted(fence, start + 2), true)
+      // Neither a look nor a refresh takes it back, and the place stays the same.
+      for (const later of [3, 1_000]) yield* queue("b", start + later)
+      assert.strictEqual(yield* isWanted(fence, start + 1_001), true)
+      assert.deepStrictEqual(
+        (yield* inspect).waiters.map((waiter) => [waiter.ticket, waiter.holder, waiter.urgent]),
+        [[1, "b", true]]
+      )
+    })
+  )
+
+  test(
+    "lets who needs it soon overtake nobody, and tells the next owner the same",
+    Effect.gen(function* () {
+      const fence = yield* own("a", start)
+      yield* queue("b", start)
+      yield* queue("c", start, { urgent: true })
+      assert.deepStrictEqual(yield* release(fence, start + 1), { _tag: "Released", handedTo: ["b"] })
+      const { generation } = granted(yield* queue("b", start + 2))
+      const next = { name, holder: "b", generation }
+      assert.strictEqual(yield* isWanted(next, start + 3), true)
+      assert.deepStrictEqual(yield* release(next, start + 4), { _tag: "Released", handedTo: ["c"] })
+      // Who has it is in no hurry any more.
+      assert.strictEqual(yield* isWanted({ name, holder: "c", generation: generation + 1 }, start + 5), false)
+    })
+  )
+
+  test(
+    "forgets the urgency with the place: when it lapses, is given up, or is left by a clock that is set back",
+    Effect.gen(function* () {
+      const fence = yield* own("a", start)
+      yield* queue("b", start, { urgent: true })
+      assert.strictEqual(yield* isWanted(fence, start + ticket - 1), true)
+      assert.strictEqual(yield* isWanted(fence, start + ticket), false)
+      assert.strictEqual(yield* isWanted(fence, start - hour), false)
+      yield* renew(fence, start + ticket)
+      yield* queue("b", start + ticket)
+      assert.strictEqual(yield* isWanted(fence, start + ticket + 1), false)
+    })
+  )
+}
+
 const permits = (test: Test): void => {
   const three = { permits: 3 }
 
@@ -383,6 +463,7 @@ export const leaseStoreContract = (adapter: string, layer: Layer.Layer<LeaseStor
     ownership(test)
     expiry(test)
     queueing(test)
+    urgency(test)
     permits(test)
   })
 }

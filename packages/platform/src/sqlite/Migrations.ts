@@ -190,6 +190,11 @@ const encryptionNewsTables = [
   ) STRICT`
 ]
 
+const urgentWaiters = [
+  `ALTER TABLE lease_waiter ADD COLUMN
+    urgent INTEGER NOT NULL /* 1 when it needs the permits soon, so that holders yield */ DEFAULT 0`
+]
+
 const create = (statements: ReadonlyArray<string>): Effect.Effect<void, SqlError.SqlError, SqlClient.SqlClient> =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
     Effect.forEach(statements, (statement) => sql.unsafe(statement), { discard: true })
@@ -199,7 +204,8 @@ const steps = {
   "0001_initial": create([...leaseTables, ...extensionTables, ...roomTables, ...otherTables]),
   "0002_device": create(deviceTables),
   "0003_appended": create(appendedTables),
-  "0004_encryption_news": create(encryptionNewsTables)
+  "0004_encryption_news": create(encryptionNewsTables),
+  "0005_urgent": create(urgentWaiters)
 }
 
 /** The schema version that this software writes: the number of the last step. */

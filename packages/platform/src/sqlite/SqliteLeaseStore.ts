@@ -32,6 +32,7 @@ interface WaiterRecord {
   readonly expires_at_millis: number
   readonly ticket_millis: number
   readonly peer: string
+  readonly urgent: number
 }
 
 const toRow = (record: LeaseRecord): Lease.LeaseRow => ({
@@ -49,17 +50,20 @@ const toWaiter = (record: WaiterRecord): Lease.Waiter => ({
   count: record.count,
   expiresAtMillis: record.expires_at_millis,
   ticketMillis: record.ticket_millis,
-  peer: JSON.parse(record.peer) as Lease.Peer
+  peer: JSON.parse(record.peer) as Lease.Peer,
+  urgent: record.urgent !== 0
 })
 
 const selectRows = `SELECT slot, holder, generation, expires_at_millis, lease_millis, peer
   FROM lease WHERE name = ? ORDER BY slot`
-const selectWaiters = `SELECT ticket, holder, count, expires_at_millis, ticket_millis, peer
+const selectWaiters = `SELECT ticket, holder, count, expires_at_millis, ticket_millis, peer, urgent
   FROM lease_waiter WHERE name = ? ORDER BY ticket`
+const selectUrgent = `SELECT ticket, holder, count, expires_at_millis, ticket_millis, peer, urgent
+  FROM lease_waiter WHERE name = ? AND urgent <> 0`
 const replaceRow = `INSERT OR REPLACE INTO lease
   (name, slot, holder, generation, expires_at_millis, lease_millis, peer) VALUES (?, ?, ?, ?, ?, ?, ?)`
 const replaceWaiter = `INSERT OR REPLACE INTO lease_waiter
-  (name, ticket, holder, count, expires_at_millis, ticket_millis, peer) VALUES (?, ?, ?, ?, ?, ?, ?)`
+  (name, ticket, holder, count, expires_at_millis, ticket_millis, peer, urgent) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 const deleteWaiter = `DELETE FROM lease_waiter WHERE name = ? AND ticket = ?`
 const updateExpiry = `UPDATE lease SET expires_at_millis = ?, lease_millis = ?
   WHERE name = ? AND holder = ? AND generation = ?`
@@ -91,8 +95,9 @@ const save = (
   const tickets = new Set(after.waiters.map((waiter) => waiter.ticket))
   for (const { ticket } of before.waiters) if (!tickets.has(ticket)) transaction.run(deleteWaiter, name, ticket)
   for (const waiter of after.waiters.filter((waiter) => !before.waiters.includes(waiter))) {
-    const { ticket, holder, count, expiresAtMillis, ticketMillis, peer } = waiter
-    transaction.run(replaceWaiter, name, ticket, holder, count, expiresAtMillis, ticketMillis, JSON.stringify(peer))
+    const { ticket, holder, count, expiresAtMillis, ticketMillis } = waiter
+    const [peer, urgent] = [JSON.stringify(waiter.peer), waiter.urgent ? 1 : 0]
+    transaction.run(replaceWaiter, name, ticket, holder, count, expiresAtMillis, ticketMillis, peer, urgent)
   }
 }
 
@@ -150,7 +155,9 @@ const make = Effect.gen(function* () {
         const expiresAtMillis = nowMillis + leaseMillis
         const { name, holder, generation } = fence
         const { changes } = transaction.run(updateExpiry, expiresAtMillis, leaseMillis, name, holder, generation)
-        return changes === 0 ? undefined : expiresAtMillis
+        if (changes === 0) return { _tag: "NotHeld" } as const
+        const urgent = transaction.all<WaiterRecord>(selectUrgent, name).map(toWaiter)
+        return { _tag: "Renewed", expiresAtMillis, wanted: Lease.isWanted(urgent, holder, nowMillis) } as const
       }),
     // A holder who gives up his lease has something to write, so no look comes first.
     release: (request) => change("release a lease", request.fence.name, (table) => Lease.decideRelease(table, request)),
