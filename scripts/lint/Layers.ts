@@ -63,6 +63,19 @@ export const layers: ReadonlyArray<Layer> = [
     pure: false
   },
   {
+    folder: "packages/platform/src/crypto/",
+    within: "packages/platform/src/",
+    allows: [
+      "node:",
+      "effect",
+      "@effect/platform-node",
+      "@twinloop/core",
+      "@twinloop/actors",
+      "@matrix-org/matrix-sdk-crypto-wasm"
+    ],
+    pure: false
+  },
+  {
     folder: "packages/platform/src/",
     within: "packages/platform/src/",
     allows: ["node:", "effect", "@effect/platform-node", "@twinloop/core", "@twinloop/actors"],
@@ -79,6 +92,8 @@ export const layers: ReadonlyArray<Layer> = [
       "@twinloop/actors",
       "@twinloop/platform",
       "matrix-js-sdk",
+      "@matrix-org/matrix-sdk-crypto-wasm",
+      "fake-indexeddb",
       ...testTools
     ],
     pure: false

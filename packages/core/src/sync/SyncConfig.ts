@@ -60,6 +60,12 @@ export interface SyncConfigShape {
   /** How long before its end an access token is renewed: as long as a request takes to get there, so that it isn't refused on arrival. */
   readonly tokenRenewAheadMillis: number
 
+  // --- end-to-end encryption
+  /** How long a call of the end-to-end machine may take: a batch of 100 messages takes 0.1 s, on a phone in its pocket a few. */
+  readonly cryptoCallMillis: number
+  /** How long sending an encrypted message waits until this process owns the extension stream; a holder yields within milliseconds. */
+  readonly sendWaitMillis: number
+
   // --- storage and memory
   /** How long a write waits for another process's write before it counts as failed. */
   readonly storeBusyMillis: number
@@ -100,6 +106,8 @@ export const defaults: SyncConfigShape = {
   retryAfterMaxMillis: 300_000,
   probeTimeoutMillis: 10_000,
   tokenRenewAheadMillis: 2_000,
+  cryptoCallMillis: 60_000,
+  sendWaitMillis: 10_000,
   storeBusyMillis: 5_000,
   inboxPage: 100,
   inboxKept: 1_000,

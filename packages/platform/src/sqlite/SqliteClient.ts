@@ -80,6 +80,12 @@ export interface SqliteClient extends SqlClient.SqlClient {
   ) => Effect.Effect<A, E | SqlError.SqlError>
   /** Like `transactionSync`, but only reads: one consistent view, which waits for no writer and holds up none. */
   readonly readSync: <A>(body: (reader: SyncReader) => A) => Effect.Effect<A, SqlError.SqlError>
+  /**
+   * Reads at once, outside of any transaction of this module: for what can't wait, such as a record that a synchronous caller
+   * asks for. Throws SQLite's errors, also that the database is locked or closed. Inside somebody's `withTransaction` it sees
+   * what that has written.
+   */
+  readonly now: SyncReader
   /** Waits for a checkpoint that runs in the background (`Checkpoints.ts`); there is a new one only after a new commit. */
   readonly settled: Effect.Effect<void>
 }
@@ -251,7 +257,7 @@ const makeSync = (
   semaphore: Semaphore.Semaphore,
   checkpoints: Checkpoints.Checkpoints,
   openTransaction: SqlClient.SqlClient["transactionService"]
-): Pick<SqliteClient, "transactionSync" | "readSync"> => {
+): Pick<SqliteClient, "transactionSync" | "readSync" | "now"> => {
   const transaction = makeTransaction(prepare)
   /** Length of the log after the last write. */
   let logPages = 0
@@ -280,7 +286,8 @@ const makeSync = (
   }
   return {
     transactionSync: ({ durable }, body) => run(durable ? "durable" : "write", body),
-    readSync: (body) => run("read", (reader) => Result.succeed(body(reader)))
+    readSync: (body) => run("read", (reader) => Result.succeed(body(reader))),
+    now: { get: transaction.get, all: transaction.all }
   }
 }
 
