@@ -327,19 +327,25 @@ describe("HomeserverModel extensions", () => {
     const listsSince = (pos: string) =>
       get(sync(state, alice, { extensions: { e2ee: true }, pos })).extensions.e2ee?.deviceLists
     const posNow = () => get(sync(state, alice, { extensions: { e2ee: true } })).pos
-    const upload = () =>
-      get(Model.keys(state, bob, { kind: "upload", body: { device_keys: { user_id: bob.user.userId } } }))
+    const upload = (key: string) => {
+      const ids = { user_id: bob.user.userId, device_id: bob.device.deviceId }
+      const device_keys = { ...ids, algorithms: [], keys: { "ed25519:D": key }, signatures: {} }
+      get(Model.keys(state, bob, { kind: "upload", body: { device_keys } }))
+    }
+    const nothing = { changed: [], left: [] }
     const apart = posNow()
-    upload()
-    assert.isUndefined(listsSince(apart), "they share no room")
-    const { roomId } = Model.createRoom(state, alice.user, { invite: [bob.user.userId] }, 0)
+    upload("1")
+    assert.deepStrictEqual(listsSince(apart), nothing, "they share no room")
+    const { roomId } = Model.createRoom(state, alice.user, {}, 0)
     const before = posNow()
-    get(Model.join(state, bob.user, roomId, 0))
+    const invitation = { roomId, target: bob.user.userId, membership: "invite" } as const
+    get(Model.setMember(state, alice.user, invitation, 0))
     assert.deepStrictEqual(listsSince(before), { changed: [bob.user.userId], left: [] })
-    const joined = posNow()
-    assert.isUndefined(listsSince(joined))
-    upload()
-    assert.deepStrictEqual(listsSince(joined), { changed: [bob.user.userId], left: [] })
+    const invited = posNow()
+    get(Model.join(state, bob.user, roomId, 0))
+    assert.deepStrictEqual(listsSince(invited), nothing, "he is known since he was invited")
+    upload("2")
+    assert.deepStrictEqual(listsSince(invited), { changed: [bob.user.userId], left: [] })
     const shared = posNow()
     get(Model.leave(state, bob.user, roomId, 0))
     assert.deepStrictEqual(listsSince(shared), { changed: [], left: [bob.user.userId] })
@@ -348,8 +354,11 @@ describe("HomeserverModel extensions", () => {
   it("claims one-time keys in upload order, then the fallback key again and again", () => {
     const { state, alice, bob } = makeWorld()
     const body = {
-      one_time_keys: { "signed_curve25519:B": { key: "1" }, "signed_curve25519:A": { key: "2" } },
-      fallback_keys: { "signed_curve25519:F": { key: "3", fallback: true } }
+      one_time_keys: {
+        "signed_curve25519:B": { key: "1", signatures: {} },
+        "signed_curve25519:A": { key: "2", signatures: {} }
+      },
+      fallback_keys: { "signed_curve25519:F": { key: "3", signatures: {}, fallback: true } }
     }
     get(Model.keys(state, alice, { kind: "upload", body }))
     const { userId } = alice.user
@@ -368,6 +377,74 @@ describe("HomeserverModel extensions", () => {
     assert.deepStrictEqual(unused(), ["signed_curve25519"])
     assert.deepStrictEqual([claim(), claim()], [["signed_curve25519:F"], ["signed_curve25519:F"]])
     assert.deepStrictEqual(unused(), [])
+    assert.deepInclude(get(Model.keyReport(state, userId, deviceId)), {
+      oneTimeKeys: { signed_curve25519: 0 },
+      uploaded: 2,
+      claimed: 2,
+      fallbackUsed: 2
+    })
+  })
+
+  it("counts the keys that a device made twice, refused or not", () => {
+    const { state, alice, bob } = makeWorld()
+    const { userId } = alice.user
+    const { deviceId } = alice.device
+    const upload = (key: string) =>
+      Model.keys(state, alice, { kind: "upload", body: { one_time_keys: { "curve25519:A": key } } })
+    const figures = () => {
+      const { conflicts, reused } = get(Model.keyReport(state, userId, deviceId))
+      return { conflicts, reused }
+    }
+    get(upload("first"))
+    get(upload("first"))
+    assert.deepStrictEqual(figures(), { conflicts: 0, reused: 0 })
+    assert.include(refusal(upload("second")).message, "already exists")
+    assert.deepStrictEqual(figures(), { conflicts: 1, reused: 0 })
+    const body = { one_time_keys: { [userId]: { [deviceId]: "curve25519" } } }
+    get(Model.keys(state, bob, { kind: "claim", body }))
+    get(upload("second"))
+    assert.deepStrictEqual(figures(), { conflicts: 1, reused: 1 })
+    Model.removeDevices(state, alice.user, [deviceId])
+    assert.strictEqual(refusal(Model.keyReport(state, userId, deviceId)).errcode, "M_NOT_FOUND")
+  })
+
+  it("I2: holds back what comes while it is told to, and loses none of it to an acknowledgement", () => {
+    const { state, alice } = makeWorld()
+    const target = { userId: alice.user.userId, deviceId: alice.device.deviceId, sender: "@x:x" }
+    const send = (count: number) => get(Model.sendNumbered(state, { ...target, count }, 0))
+    const toDevice = (since?: string) => {
+      const extensions = { toDevice: { ...(since !== undefined && { since }) } }
+      const { nextBatch, events } = get(sync(state, alice, { extensions })).extensions.toDevice!
+      return { nextBatch, numbers: events.map(({ content }) => content.number) }
+    }
+    send(1)
+    Model.hold(state, alice.device)
+    send(2)
+    Model.hold(state, alice.device)
+    const held = toDevice()
+    assert.deepStrictEqual(held.numbers, [1])
+    assert.deepStrictEqual(toDevice(held.nextBatch).numbers, [])
+    state.touched.clear()
+    Model.release(state, alice)
+    assert.isTrue(state.touched.has(alice.user.userId), "a poll that waits is answered")
+    assert.deepStrictEqual(toDevice(toDevice(held.nextBatch).nextBatch).numbers, [])
+    assert.deepStrictEqual(
+      Model.ledger(state, target.userId, target.deviceId).map(({ deliveries }) => deliveries),
+      [1, 1, 1]
+    )
+  })
+
+  it("accepts a message once more when it is repeated", () => {
+    const { state, alice } = makeWorld()
+    const target = { userId: alice.user.userId, deviceId: alice.device.deviceId, sender: "@x:x" }
+    get(Model.sendNumbered(state, { ...target, count: 2 }, 0))
+    assert.strictEqual(Model.repeat(state, alice, 1, 7)?.number, 3)
+    assert.isUndefined(Model.repeat(state, alice, 9, 7))
+    const { events } = get(sync(state, alice, { extensions: { toDevice: {} } })).extensions.toDevice!
+    assert.deepStrictEqual(
+      events.map(({ content }) => content.number),
+      [1, 2, 1]
+    )
   })
 
   it("takes a since from the future for nothing", () => {

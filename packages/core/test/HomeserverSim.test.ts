@@ -69,6 +69,42 @@ describe("HomeserverSim", () => {
     }).pipe(Effect.provide(layer()))
   )
 
+  it.effect("asks for the user's password before other cross-signing keys are taken", () =>
+    Effect.gen(function* () {
+      const { session, client } = yield* setUp
+      const { userId } = session
+      const body = (key: string) => ({
+        master_key: { user_id: userId, usage: ["master"], keys: { [`ed25519:${key}`]: key } }
+      })
+      yield* client.keys({ kind: "deviceSigning", body: body("A") })
+      const { reason } = yield* Effect.flip(client.keys({ kind: "deviceSigning", body: body("B") }))
+      assert(reason._tag === "UserInteractiveAuth" && reason.session !== undefined)
+      assert.isUndefined(reason.errcode)
+      const auth = (password: string) => ({
+        ...body("B"),
+        auth: { type: "m.login.password", user: userId, password, session: reason.session }
+      })
+      const wrong = yield* Effect.flip(client.keys({ kind: "deviceSigning", body: auth("wrong") }))
+      assert.deepInclude(wrong.reason, { _tag: "UserInteractiveAuth", errcode: "M_FORBIDDEN", session: reason.session })
+      yield* client.keys({ kind: "deviceSigning", body: auth("alice") })
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("names who is in a room, or may come in", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      const [bob, carol] = [yield* sim.addUser("bob"), yield* sim.addUser("carol")]
+      const roomId = yield* sim.addRoom({ members: [session.userId, bob], invited: [carol] })
+      yield* sim.setMembership({ roomId, userId: bob, membership: "leave" })
+      assert.deepStrictEqual(yield* client.members(roomId), [
+        { userId: session.userId, membership: "join" },
+        { userId: carol, membership: "invite" }
+      ])
+      yield* sim.inject({ operation: "members", effect: { _tag: "Fail", reason: outage } })
+      assert.strictEqual((yield* Effect.flip(client.members(roomId))).operation, "members")
+    }).pipe(Effect.provide(layer()))
+  )
+
   it.effect("keeps waiting when what happened is no news for the connection", () =>
     Effect.gen(function* () {
       const { sim, session, client } = yield* setUp

@@ -2,9 +2,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Redacted, Schedule, Scope } from "effect"
 import { Homeserver } from "@twinloop/core"
 import type { MatrixEvent, SlidingSync } from "@twinloop/core"
-import { type ConformanceHarness, syncConformance } from "@twinloop/core/testing"
+import {
+  type ConformanceHarness,
+  encryptionConformance,
+  type EncryptionHarness,
+  syncConformance
+} from "@twinloop/core/testing"
 import { type CannotListen, DevHomeserver, layer, type Options } from "../src/dev/DevHomeserver.ts"
 import { NodeHomeserver, RefreshLock, SessionStore } from "../src/http/index.ts"
+import { newKey } from "./SigningKeys.ts"
 
 type Client = Homeserver.Homeserver["Service"]
 type Dev = DevHomeserver["Service"]
@@ -80,6 +86,30 @@ const harness = (options: Partial<Options>): Effect.Effect<ConformanceHarness, u
 
 syncConformance("the dev homeserver over HTTP (unstable)", harness({ spellings: ["unstable"] }))
 syncConformance("the dev homeserver over HTTP (v4)", harness({ spellings: ["v4"] }))
+
+const encryptionHarness = (options: Partial<Options>): Effect.Effect<EncryptionHarness, unknown, Scope.Scope> =>
+  Effect.gen(function* () {
+    const dev = yield* build(options)
+    const tokens = new Map<Client, string>()
+    const clientFor = (account: Account) =>
+      Effect.tap(clientOf(dev, account), (client) => Effect.sync(() => tokens.set(client, account.access_token)))
+    const passwordOf = ({ session }: Client) => session.userId.slice(1).split(":")[0] ?? ""
+    return {
+      alice: yield* clientFor(yield* addUser(dev, "alice")),
+      bob: yield* clientFor(yield* addUser(dev, "bob")),
+      passwordOf,
+      logIn: (as) => {
+        const identifier = { type: "m.id.user", user: as.session.userId }
+        const body = { type: "m.login.password", identifier, password: passwordOf(as) }
+        return Effect.flatMap(ask(dev, `${v3}/login`, { body }), ({ json }) => clientFor(json as unknown as Account))
+      },
+      request: (by, { path, ...rest }) => ask(dev, v3 + path, { ...rest, token: tokens.get(by) }),
+      newKey
+    }
+  })
+
+encryptionConformance("the dev homeserver over HTTP (unstable)", encryptionHarness({ spellings: ["unstable"] }))
+encryptionConformance("the dev homeserver over HTTP (v4)", encryptionHarness({ spellings: ["v4"] }))
 
 const extensionRequest = (timeoutMillis: number, pos?: string): SlidingSync.SyncRequest => ({
   connId: "encryption",
@@ -175,6 +205,81 @@ describe("DevHomeserver", () => {
         _tag: "Unauthorized",
         softLogout: true
       })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("tells of a device's keys, and drops the device when told so", () =>
+    Effect.gen(function* () {
+      const dev = yield* build()
+      const account = yield* addUser(dev, "alice")
+      const client = yield* clientOf(dev, account)
+      const { user_id, device_id } = account
+      const query = new URLSearchParams({ user_id, device_id })
+      const upload = (key: string) =>
+        client.keys({ kind: "upload", body: { one_time_keys: { "curve25519:A": key }, fallback_keys: { "a:F": "f" } } })
+      yield* upload("first")
+      assert.include((yield* Effect.flip(upload("second"))).message, "already exists")
+      const device_keys = { user_id, device_id, algorithms: [], keys: {}, signatures: {} }
+      yield* client.keys({ kind: "upload", body: { device_keys } })
+      yield* client.keys({ kind: "claim", body: { one_time_keys: { [user_id]: { [device_id]: "curve25519" } } } })
+      yield* client.keys({ kind: "claim", body: { one_time_keys: { [user_id]: { [device_id]: "a" } } } })
+      yield* upload("third")
+      assert.deepStrictEqual((yield* ask(dev, `/_twinloop/keys?${query}`)).json, {
+        one_time_keys: { signed_curve25519: 0, curve25519: 1 },
+        uploaded: 1,
+        claimed: 1,
+        conflicts: 1,
+        reused: 1,
+        fallback_used: 1,
+        unused_fallback_key_types: [],
+        device_keys
+      })
+      yield* ask(dev, "/_twinloop/dropDevice", { body: { user_id, device_id } })
+      assert.deepInclude((yield* Effect.flip(client.sync(extensionRequest(0)))).reason, {
+        _tag: "Unauthorized",
+        softLogout: false
+      })
+      assert.strictEqual((yield* ask(dev, `/_twinloop/keys?${query}`)).status, 404)
+      assert.strictEqual((yield* ask(dev, "/_twinloop/hold", { body: { user_id, device_id } })).status, 404)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("holds back, releases and repeats to-device messages when told so", () =>
+    Effect.gen(function* () {
+      const dev = yield* build()
+      const account = yield* addUser(dev, "alice")
+      const client = yield* clientOf(dev, account)
+      const { user_id, device_id } = account
+      const tell = (what: string, rest: Json = {}) =>
+        ask(dev, `/_twinloop/${what}`, { body: { user_id, device_id, ...rest } })
+      yield* tell("hold")
+      yield* tell("toDevice", { count: 2 })
+      const { extensions, pos } = yield* client.sync(extensionRequest(0))
+      assert.deepStrictEqual(extensions.toDevice?.events, [])
+      const since = extensions.toDevice!.nextBatch
+      const poll = yield* Effect.forkChild(
+        client.sync({ ...extensionRequest(25_000, pos), extensions: { toDevice: { since } } })
+      )
+      yield* untilPollsWait(dev, 1)
+      assert.deepStrictEqual((yield* tell("repeat", { number: 1 })).json, { number: 3 })
+      assert.strictEqual((yield* tell("repeat", { number: 9 })).status, 404)
+      yield* tell("release")
+      const { events } = (yield* Fiber.join(poll)).extensions.toDevice!
+      assert.deepStrictEqual(
+        events.map(({ content }) => content.number),
+        [1, 2, 1]
+      )
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("ends every session of an account that logs out everywhere", () =>
+    Effect.gen(function* () {
+      const dev = yield* build()
+      const { access_token: token } = yield* addUser(dev, "alice")
+      const { access_token: other } = yield* addUser(dev, "alice")
+      yield* ask(dev, `${v3}/logout/all`, { method: "POST", token })
+      for (const each of [token, other])
+        assert.strictEqual((yield* ask(dev, `${v3}/account/whoami`, { token: each })).status, 401)
     }).pipe(Effect.scoped)
   )
 

@@ -24,6 +24,7 @@ import { Result } from "effect"
 import type { DeviceId, JsonObject, UserId } from "../matrix/MatrixEvent.ts"
 import type { KeysRequest } from "../sync/Homeserver.ts"
 import * as Accounts from "./homeserver/Accounts.ts"
+import * as CrossSigning from "./homeserver/CrossSigning.ts"
 import * as DeviceKeys from "./homeserver/DeviceKeys.ts"
 import type { LedgerEntry, ModelState, Outcome, Requester, Room, User } from "./homeserver/ModelState.ts"
 import { refuse } from "./homeserver/ModelState.ts"
@@ -46,7 +47,6 @@ export {
   expireTokens,
   findUser,
   logIn,
-  logOut,
   profile,
   refresh,
   setProfile,
@@ -68,8 +68,10 @@ export {
 } from "./homeserver/Rooms.ts"
 export { context, event, members, messages, state as roomState, stateContent } from "./homeserver/RoomHistory.ts"
 export { accountData, setAccountData, setReceipt, setTyping } from "./homeserver/RoomSignals.ts"
-export { enqueue, sendToDevice } from "./homeserver/ToDeviceQueue.ts"
-export { changes as keyChanges, devices } from "./homeserver/DeviceKeys.ts"
+export { enqueue, hold, release, repeat, sendToDevice } from "./homeserver/ToDeviceQueue.ts"
+export { keyReport, type KeyReport } from "./homeserver/DeviceKeys.ts"
+export { changes as keyChanges } from "./homeserver/DeviceLists.ts"
+export { deleteDevices, devices, findDevice, logOut, removeDevices, renameDevice } from "./homeserver/Devices.ts"
 export * as SyncConnection from "./homeserver/SyncConnection.ts"
 
 /** `POST /keys/…`: the end-to-end machine's requests, by kind. */
@@ -82,9 +84,9 @@ export const keys = (state: ModelState, requester: Requester, { kind, body }: Ke
     case "claim":
       return DeviceKeys.claim(state, body)
     case "signatures":
-      return DeviceKeys.uploadSignatures(state, body)
+      return CrossSigning.uploadSignatures(state, requester, body)
     case "deviceSigning":
-      return DeviceKeys.uploadCrossSigning(state, requester, body)
+      return CrossSigning.uploadKeys(state, requester, body)
   }
 }
 

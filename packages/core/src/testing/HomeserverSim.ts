@@ -59,7 +59,10 @@ export interface RoomSpec {
 export class HomeserverSim extends Context.Service<
   HomeserverSim,
   {
-    /** The session of a device; user and device are made when they don't exist, and later calls give the same session. */
+    /**
+     * The session of a device; user and device are made when they don't exist, and later calls give the same session. The
+     * user's password is his localpart.
+     */
     session(localpart: string, deviceId: DeviceId): Effect.Effect<SimSession>
     /** The port for a session. Several processes of one device use the same session. */
     homeserver(session: SimSession): Homeserver["Service"]
@@ -242,7 +245,7 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
 
   const session = (localpart: string, deviceId: DeviceId): Effect.Effect<SimSession> =>
     admin((state, nowMillis) =>
-      Result.map(Model.ensureUser(state, { localpart }), (user) => {
+      Result.map(Model.ensureUser(state, { localpart, password: localpart }), (user) => {
         const key = `${user.userId}\u0000${deviceId}`
         const known = sessions.get(key)
         if (known !== undefined) return known
@@ -295,7 +298,7 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
     session,
     homeserver,
     addUser: (localpart) =>
-      admin((state) => Result.map(Model.ensureUser(state, { localpart }), ({ userId }) => userId)),
+      admin((state) => Result.map(Model.ensureUser(state, { localpart, password: localpart }), ({ userId }) => userId)),
     addRoom,
     addRooms: (owner, count) =>
       admin((state, nowMillis) =>

@@ -1,5 +1,6 @@
 /** The test kit: memory ports and the contract suites that every adapter of a port must pass. */
 export { cryptoEngineContract, type CryptoEngineHarness, type CryptoEngineUnderTest } from "./CryptoEngineContract.ts"
+export { encryptionConformance, type EncryptionHarness, type SigningKey } from "./EncryptionConformance.ts"
 export { leaseStoreContract } from "./LeaseStoreContract.ts"
 export { syncStoreContract } from "./SyncStoreContract.ts"
 export * as SyncStoreMemory from "./SyncStoreMemory.ts"

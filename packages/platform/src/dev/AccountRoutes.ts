@@ -1,5 +1,5 @@
 /**
- * The dev homeserver's endpoints about accounts: versions, login, refresh, profiles, filters, account data, pushers.
+ * The dev homeserver's endpoints about accounts: versions, login, refresh, devices, profiles, filters, account data, pushers.
  *
  * Source: client-server API v1.12. Registration asks for nothing but a name and a password.
  */
@@ -137,18 +137,51 @@ const getFilter = (call: UserCall): Outcome<unknown> =>
     return filter === undefined ? refuse(404, "M_NOT_FOUND", "there is no such filter") : Result.succeed(filter)
   })
 
+const Auth = { auth: Schema.optionalKey(Schema.NullOr(AnyObject)) }
+
+const deleteDevice = (call: UserCall): Outcome<unknown> =>
+  Result.flatMap(bodyOf(call, Schema.Struct(Auth)), ({ auth }) => {
+    const deviceId = param(call, "deviceId")
+    const operation = `DELETE /devices/${deviceId}`
+    return HomeserverModel.deleteDevices(call.state, call.requester, { deviceIds: [deviceId], operation, auth })
+  })
+
+const DeviceIds = Schema.Struct({ devices: Schema.Array(Schema.String), ...Auth })
+
+const deleteDevices = (call: UserCall): Outcome<unknown> =>
+  Result.flatMap(bodyOf(call, DeviceIds), ({ auth, devices }) =>
+    HomeserverModel.deleteDevices(call.state, call.requester, {
+      deviceIds: devices,
+      operation: "POST /delete_devices",
+      auth
+    })
+  )
+
+const DeviceName = Schema.Struct({ display_name: Schema.optionalKey(Schema.NullOr(Schema.String)) })
+
+const renameDevice = (call: UserCall): Outcome<unknown> =>
+  Result.flatMap(bodyOf(call, DeviceName), ({ display_name }) =>
+    HomeserverModel.renameDevice(call.state, call.requester, param(call, "deviceId"), display_name ?? undefined)
+  )
+
 const aboutDevices: ReadonlyArray<Endpoint> = [
   user("GET", `${v3}/account/whoami`, ({ requester: { user: account, device } }) =>
     Result.succeed({ user_id: account.userId, device_id: device.deviceId, is_guest: false })
   ),
   user("POST", `${v3}/logout`, ({ state, requester }) => Result.succeed(HomeserverModel.logOut(state, requester))),
+  user("POST", `${v3}/logout/all`, ({ state, requester: { user: account } }) =>
+    Result.succeed(HomeserverModel.removeDevices(state, account, [...account.devices.keys()]))
+  ),
   user("GET", `${v3}/devices`, ({ requester }) => Result.succeed({ devices: HomeserverModel.devices(requester.user) })),
   user("GET", `${v3}/devices/:deviceId`, (call) => {
     const device = HomeserverModel.devices(call.requester.user).find(
       ({ device_id }) => device_id === param(call, "deviceId")
     )
     return device === undefined ? refuse(404, "M_NOT_FOUND", "there is no such device") : Result.succeed(device)
-  })
+  }),
+  user("PUT", `${v3}/devices/:deviceId`, renameDevice),
+  user("DELETE", `${v3}/devices/:deviceId`, deleteDevice),
+  user("POST", `${v3}/delete_devices`, deleteDevices)
 ]
 
 /** Endpoints about one's own account. */

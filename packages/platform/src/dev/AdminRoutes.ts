@@ -9,9 +9,18 @@
  * | `POST /_twinloop/users` | `username`, `password?`, `device_id?` | a session, as of `/login` |
  * | `POST /_twinloop/rooms` | `user_id`, `count`, `name_prefix?`, `members?` | `{ room_ids }` |
  * | `POST /_twinloop/toDevice` | `user_id`, `device_id`, `count`, `type?` | `{ numbers }` |
+ * | `POST /_twinloop/hold` | `user_id`, `device_id` | `{}`; to-device messages that come from now on are kept from the device |
+ * | `POST /_twinloop/release` | `user_id`, `device_id` | `{}`; what was kept from it is delivered |
+ * | `POST /_twinloop/repeat` | `user_id`, `device_id`, `number` | `{ number }`: of the copy of that message, which comes last |
+ * | `GET /_twinloop/keys` | `user_id`, `device_id` | what it uploaded and what became of it, see below |
+ * | `POST /_twinloop/dropDevice` | `user_id`, `device_id` | `{}`; the device is gone, as if its user had deleted it |
  * | `POST /_twinloop/expire` | `user_id`, `device_id`, `conn_id?` | `{}`; positions are unknown from now on |
  * | `POST /_twinloop/expireTokens` | `user_id`, `device_id` | `{}`; the next request is a soft logout |
  * | `POST /_twinloop/unreachable` | `millis` | `{}`; then every connection is destroyed for so long |
+ *
+ * `GET /_twinloop/keys` answers with `one_time_keys` (left, by algorithm), `uploaded` (ids of one-time keys, ever), `claimed`,
+ * `conflicts` (uploads refused with "already exists"), `reused` (uploads taken that have an id anew after its first key was
+ * claimed), `fallback_used` (times), `unused_fallback_key_types`, and `device_keys` (null without).
  */
 import { Effect, Result, Schema } from "effect"
 import { NodeHttpServerRequest } from "@effect/platform-node"
@@ -108,6 +117,42 @@ const ledger = (state: HomeserverModel.ModelState, { query }: Call): Outcome<unk
   return Result.succeed({ entries: HomeserverModel.ledger(state, user_id, device_id) })
 }
 
+type Device = Parameters<typeof HomeserverModel.release>[1]
+
+/** Does something with the device that the body names; `M_NOT_FOUND` when it isn't there. */
+const withDevice =
+  (f: (state: HomeserverModel.ModelState, device: Device) => unknown) =>
+  (state: HomeserverModel.ModelState, call: Call): Outcome<unknown> =>
+    Result.flatMap(bodyOf(call, Schema.Struct(Target)), ({ user_id, device_id }) =>
+      Result.map(HomeserverModel.findDevice(state, user_id, device_id), (device) => f(state, device))
+    )
+
+const Repeated = Schema.Struct({ ...Target, number: Schema.Int })
+
+const repeat = (state: HomeserverModel.ModelState, call: Call, nowMillis: number): Outcome<unknown> =>
+  Result.gen(function* () {
+    const { user_id, device_id, number } = yield* bodyOf(call, Repeated)
+    const device = yield* HomeserverModel.findDevice(state, user_id, device_id)
+    const copy = HomeserverModel.repeat(state, device, number, nowMillis)
+    return copy === undefined
+      ? yield* refuse(404, "M_NOT_FOUND", `the device has no message ${number}`)
+      : { number: copy.number }
+  })
+
+const keys = (state: HomeserverModel.ModelState, { query }: Call): Outcome<unknown> => {
+  const { user_id = "", device_id = "" } = query
+  return Result.map(HomeserverModel.keyReport(state, user_id, device_id), (report) => ({
+    one_time_keys: report.oneTimeKeys,
+    uploaded: report.uploaded,
+    claimed: report.claimed,
+    conflicts: report.conflicts,
+    reused: report.reused,
+    fallback_used: report.fallbackUsed,
+    unused_fallback_key_types: report.unusedFallbackKeyTypes,
+    device_keys: report.deviceKeys ?? null
+  }))
+}
+
 const unreachable = (gate: DevGate): Endpoint => ({
   method: "POST",
   path: "/_twinloop/unreachable",
@@ -127,6 +172,19 @@ export const endpoints = (gate: DevGate): ReadonlyArray<Endpoint> => [
   admin("POST", "users", addUser),
   admin("POST", "rooms", addRooms),
   admin("POST", "toDevice", addMessages),
+  admin(
+    "POST",
+    "hold",
+    withDevice((state, { device }) => HomeserverModel.hold(state, device))
+  ),
+  admin("POST", "release", withDevice(HomeserverModel.release)),
+  admin("POST", "repeat", repeat),
+  admin("GET", "keys", keys),
+  admin(
+    "POST",
+    "dropDevice",
+    withDevice((state, { user, device }) => HomeserverModel.removeDevices(state, user, [device.deviceId]))
+  ),
   admin("POST", "expire", expire),
   admin("POST", "expireTokens", expireTokens),
   unreachable(gate)

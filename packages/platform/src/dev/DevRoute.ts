@@ -129,9 +129,20 @@ const readCall = Effect.gen(function* () {
   return { params, query: queryOf(source), body, token: tokenOf(source), source }
 })
 
-const matrixError = ({ status, errcode, message, softLogout }: Refusal): HttpServerResponse.HttpServerResponse =>
+const matrixError = ({
+  status,
+  errcode,
+  message,
+  softLogout,
+  interactive
+}: Refusal): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.jsonUnsafe(
-    { errcode, error: message, ...(softLogout === undefined ? {} : { soft_logout: softLogout }) },
+    {
+      ...interactive,
+      // Without an errcode interactive authentication is only asked for: nothing was wrong yet.
+      ...(errcode === "" ? {} : { errcode, error: message }),
+      ...(softLogout === undefined ? {} : { soft_logout: softLogout })
+    },
     { status }
   )
 

@@ -1,12 +1,15 @@
 /**
- * Users, devices, access tokens and refresh tokens of the homeserver model.
+ * Users, access tokens and refresh tokens of the homeserver model.
+ *
+ * Not here: devices (`Devices.ts`).
  *
  * Source: client-server API, "Client Authentication"; where Synapse is stricter or looser than the text, as Synapse does.
  */
 import { Result } from "effect"
 import type { DeviceId, JsonObject, UserId } from "../../matrix/MatrixEvent.ts"
 import { defaultPushRules } from "./DefaultPushRules.ts"
-import { type Device, type ModelState, nextId, nextStream, type Outcome, refuse, type Requester } from "./ModelState.ts"
+import { dropTokens, ensureDevice } from "./Devices.ts"
+import { type ModelState, nextId, nextStream, type Outcome, refuse, type Requester } from "./ModelState.ts"
 import type { User } from "./ModelState.ts"
 
 /** A user to add. Without a password nobody can log in as him but `startSession`. */
@@ -38,6 +41,7 @@ export const addUser = (state: ModelState, { localpart, password, displayName }:
     accountData: new Map([["m.push_rules", { stream: nextStream(state), content: defaultPushRules(userId) }]]),
     directRooms: new Set(),
     crossSigning: {},
+    madeSignatures: new Map(),
     pushers: new Map(),
     filters: new Map(),
     version: 0
@@ -50,25 +54,6 @@ export const addUser = (state: ModelState, { localpart, password, displayName }:
 export const findUser = (state: ModelState, userId: UserId): Outcome<User> => {
   const user = state.users.get(userId)
   return user === undefined ? refuse(404, "M_NOT_FOUND", `there is no user ${userId}`) : Result.succeed(user)
-}
-
-const addDevice = (user: User, deviceId: DeviceId, displayName: string | undefined): Device => {
-  const known = user.devices.get(deviceId)
-  if (known !== undefined) return known
-  const device: Device = {
-    deviceId,
-    displayName,
-    ledger: [],
-    acknowledged: 0,
-    deviceKeys: undefined,
-    oneTimeKeys: new Map(),
-    uploadedKeys: new Map(),
-    fallbackKeys: new Map(),
-    connections: new Map(),
-    transactions: new Map()
-  }
-  user.devices.set(deviceId, device)
-  return device
 }
 
 /** What a log-in or a refresh gives. Lifetimes in milliseconds. */
@@ -121,7 +106,7 @@ export const startSession = (
   nowMillis: number
 ): Tokens => {
   const deviceId = login.deviceId ?? `DEVICE${nextId(state)}`
-  addDevice(user, deviceId, login.deviceDisplayName)
+  ensureDevice(state, user, deviceId, login.deviceDisplayName)
   const owner = { userId: user.userId, deviceId }
   // Logging in again with a device replaces its tokens, so that a device has one session.
   dropTokens(state, owner)
@@ -175,19 +160,6 @@ export const authenticate = (
   }
   supersede(state, token.replacesRefreshToken)
   return Result.succeed({ user, device })
-}
-
-const dropTokens = (state: ModelState, { userId, deviceId }: TokenOwner): void => {
-  for (const tokens of [state.accessTokens, state.refreshTokens]) {
-    for (const [text, token] of tokens) if (token.userId === userId && token.deviceId === deviceId) tokens.delete(text)
-  }
-}
-
-/** `POST /logout`: the device is gone, with its keys and its to-device queue. */
-export const logOut = (state: ModelState, { user, device }: Requester): void => {
-  dropTokens(state, { userId: user.userId, deviceId: device.deviceId })
-  user.devices.delete(device.deviceId)
-  state.deviceListChanges.push({ stream: nextStream(state), userId: user.userId })
 }
 
 /** Expires the access tokens of a device, as time would: its next request gets a soft logout. */

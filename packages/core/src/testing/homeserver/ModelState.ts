@@ -24,6 +24,25 @@ export interface Refusal {
   readonly message: string
   /** With 401: the session is kept, log in again with the same device. Spec: "Soft logout". */
   readonly softLogout?: boolean
+  /** With 401: the request has to say who makes it. Spec: "User-Interactive Authentication API". */
+  readonly interactive?: InteractiveStages
+}
+
+/** What a request that needs interactive authentication is answered with. `completed`: after a stage that failed. */
+export interface InteractiveStages {
+  readonly session: string
+  readonly flows: ReadonlyArray<{ readonly stages: ReadonlyArray<string> }>
+  readonly params: JsonObject
+  readonly completed?: ReadonlyArray<string>
+}
+
+/** An interactive authentication that was begun. */
+export interface AuthSession {
+  readonly session: string
+  /** Method and path of the request that it is for. */
+  readonly operation: string
+  /** Who has passed its stage. */
+  passedBy: UserId | undefined
 }
 
 /** What a model function gives: its value, or why it was refused. */
@@ -114,6 +133,18 @@ export interface FallbackKey {
   used: boolean
 }
 
+/** What became of a device's uploads and claims, in numbers, for whoever looks for keys that were made twice or lost. */
+export interface KeyFigures {
+  /** One-time keys that were handed out. */
+  claimed: number
+  /** Uploads that were refused, since an id that is still there came with another key. */
+  conflicts: number
+  /** Uploads that were taken although an id of theirs had been another key before, which had been handed out already. */
+  reused: number
+  /** How often a fallback key was handed out. */
+  fallbackUsed: number
+}
+
 /** A device of a user: its to-device queue, its keys, its sync connections. */
 export interface Device {
   readonly deviceId: DeviceId
@@ -121,12 +152,17 @@ export interface Device {
   /** All that was ever accepted, ascending; what comes before `acknowledged` (an index) has been deleted. */
   readonly ledger: Array<LedgerEntry>
   acknowledged: number
+  /** Messages with a later stream number are held back; none are when it is undefined. */
+  heldAfter: number | undefined
   deviceKeys: JsonObject | undefined
+  /** Signatures by the user's own cross-signing keys, which were uploaded later: key id → signature. */
+  readonly signatures: Map<string, unknown>
   /** algorithm → key id → key, in upload order. */
   readonly oneTimeKeys: Map<string, Map<string, JsonObject>>
-  /** Every one-time key id ever uploaded, with its text: uploading it again with another text is refused. */
+  /** Every one-time key id ever uploaded, with its last key's text without signatures. */
   readonly uploadedKeys: Map<string, string>
   readonly fallbackKeys: Map<string, FallbackKey>
+  readonly figures: KeyFigures
   readonly connections: Map<string, Connection>
   /** What was done under a transaction id, so that a retry does it only once. */
   readonly transactions: Map<string, string>
@@ -147,6 +183,8 @@ export interface User {
   /** Rooms that the account data `m.direct` names. */
   directRooms: ReadonlySet<RoomId>
   readonly crossSigning: { master?: JsonObject; selfSigning?: JsonObject; userSigning?: JsonObject }
+  /** Signatures that the user made of master keys, his own among them: whose key and which → key id → signature. */
+  readonly madeSignatures: Map<string, Map<string, unknown>>
   readonly pushers: Map<string, JsonObject>
   readonly filters: Map<string, JsonObject>
   /** Grows with everything that may concern the user's polls. */
@@ -177,7 +215,8 @@ export interface MembershipChange {
   readonly stream: number
   readonly roomId: RoomId
   readonly userId: UserId
-  readonly joined: boolean
+  readonly before: Membership | undefined
+  readonly now: Membership
 }
 
 /** What can be chosen about a homeserver. */
@@ -201,7 +240,15 @@ export interface ModelState {
   /** Ascending. */
   readonly membershipChanges: Array<MembershipChange>
   /** Ascending. */
-  readonly deviceListChanges: Array<{ readonly stream: number; readonly userId: UserId }>
+  readonly deviceListChanges: Array<{
+    readonly stream: number
+    readonly userId: UserId
+    /** Where the user was then. */
+    readonly roomIds: ReadonlySet<RoomId>
+  }>
+  /** Ascending. Who signed whose keys. */
+  readonly signatureChanges: Array<{ readonly stream: number; readonly userId: UserId; readonly signer: UserId }>
+  readonly authSessions: Map<string, AuthSession>
   readonly selections: Map<string, StateSelection>
   /** Users whose polls must be looked at again; emptied by the host. */
   readonly touched: Set<UserId>
@@ -219,6 +266,8 @@ export const make = (options: Partial<ModelOptions> = {}): ModelState => ({
   refreshTokens: new Map(),
   membershipChanges: [],
   deviceListChanges: [],
+  signatureChanges: [],
+  authSessions: new Map(),
   selections: new Map(),
   touched: new Set()
 })

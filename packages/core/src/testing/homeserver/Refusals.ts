@@ -7,7 +7,17 @@ import * as Errors from "../../sync/HomeserverError.ts"
 import type { Refusal } from "./ModelState.ts"
 
 /** The reason for a refusal. */
-export const reasonOf = ({ status, errcode, message, softLogout = false }: Refusal): HomeserverErrorReason => {
+export const reasonOf = ({
+  status,
+  errcode,
+  message,
+  softLogout = false,
+  interactive
+}: Refusal): HomeserverErrorReason => {
+  if (interactive !== undefined) {
+    const failed = errcode === "" ? {} : { errcode }
+    return new Errors.UserInteractiveAuth({ message, completed: [], ...interactive, ...failed })
+  }
   if (errcode === "M_UNKNOWN_POS") return new Errors.UnknownPosition({ message })
   if (errcode === "M_UNRECOGNIZED") return new Errors.Unsupported({ message })
   if (status === 401) return new Errors.Unauthorized({ message, softLogout })

@@ -77,8 +77,8 @@ const setMembership = (state: ModelState, room: Room, target: UserId, stored: St
   room.members.set(target, now)
   room.joinedCount += Number(now === "join") - Number(before === "join")
   room.invitedCount += Number(now === "invite") - Number(before === "invite")
-  if ((now === "join") !== (before === "join"))
-    state.membershipChanges.push({ stream: stored.stream, roomId: room.roomId, userId: target, joined: now === "join" })
+  if (now !== before)
+    state.membershipChanges.push({ stream: stored.stream, roomId: room.roomId, userId: target, before, now })
   const user = state.users.get(target)
   if (user === undefined) return
   const userRoom = userRoomOf(user, room)

@@ -7,7 +7,8 @@
  */
 import type { EphemeralEvent, RoomId } from "../../matrix/MatrixEvent.ts"
 import type { E2eeUpdate, ExtensionsResponse, SyncRequest } from "../../matrix/SlidingSync.ts"
-import { deviceLists, keyCounts } from "./DeviceKeys.ts"
+import { keyCounts } from "./DeviceKeys.ts"
+import { deviceLists } from "./DeviceLists.ts"
 import type { LedgerEntry, ModelState, Requester } from "./ModelState.ts"
 import { accountDataAfter, receiptsAfter, typingEvent } from "./RoomSignals.ts"
 import type { RoomStatus, WantedRoom } from "./SyncRooms.ts"
@@ -40,9 +41,11 @@ export interface ExtensionsAnswer {
 
 const e2eeOf = (state: ModelState, { requester, fromStream }: ExtensionsInput): E2eeUpdate => {
   const lists = fromStream === undefined ? undefined : deviceLists(state, requester, fromStream)
-  const hasNews = lists !== undefined && lists.changed.length + lists.left.length > 0
-  return { ...keyCounts(requester.device), ...(hasNews && { deviceLists: lists }) }
+  return { ...keyCounts(requester.device), ...(lists && { deviceLists: lists }) }
 }
+
+const tellsOfDevices = ({ deviceLists: lists }: E2eeUpdate): boolean =>
+  lists !== undefined && lists.changed.length + lists.left.length > 0
 
 const typingOf = ({ wanted, fromStream, initialRooms, nowMillis }: ExtensionsInput) => {
   const found: Array<readonly [RoomId, EphemeralEvent]> = []
@@ -99,7 +102,7 @@ export const answer = (state: ModelState, input: ExtensionsInput): ExtensionsAns
     },
     isNews:
       (queue !== undefined && queue.entries.length > 0) ||
-      keys?.deviceLists !== undefined ||
+      (keys !== undefined && tellsOfDevices(keys)) ||
       global.length > 0 ||
       !isEmpty(accountDataByRoom) ||
       !isEmpty(receiptsByRoom) ||

@@ -56,9 +56,12 @@ export const sendToDevice = (
       for (const [userId, byDevice] of Object.entries(messages)) {
         const user = state.users.get(userId)
         if (user === undefined) continue
-        for (const [deviceId, content] of Object.entries(byDevice)) {
+        const targets = Object.entries(byDevice)
+        for (const [deviceId, content] of targets) {
           const named = user.devices.get(deviceId)
-          const devices = deviceId === "*" ? [...user.devices.values()] : named === undefined ? [] : [named]
+          // Beside the name of a device, `*` is a name that no device has.
+          const isAll = deviceId === "*" && targets.length === 1
+          const devices = isAll ? [...user.devices.values()] : named === undefined ? [] : [named]
           for (const device of devices) enqueue(state, { user, device }, { sender, type, content }, nowMillis)
         }
       }
@@ -84,6 +87,33 @@ export const acknowledge = (state: ModelState, device: Device, since: number, no
   device.acknowledged = Math.max(device.acknowledged, end)
 }
 
+/** Keeps what comes from here on, until it is released. What came before is delivered as ever. */
+export const hold = (state: ModelState, device: Device): void => {
+  device.heldAfter ??= state.stream
+}
+
+/** Delivers again, and what was held back first. */
+export const release = (
+  state: ModelState,
+  { user, device }: { readonly user: User; readonly device: Device }
+): void => {
+  device.heldAfter = undefined
+  touch(state, user.userId)
+}
+
+/** Accepts a message once more, as a sender or a homeserver does that tries again. Undefined for an unknown number. */
+export const repeat = (
+  state: ModelState,
+  target: { readonly user: User; readonly device: Device },
+  number: number,
+  nowMillis: number
+): LedgerEntry | undefined => {
+  const entry = target.device.ledger[number - 1]
+  if (entry === undefined) return undefined
+  const { sender, type, content } = entry
+  return enqueue(state, target, { sender, type, content }, nowMillis)
+}
+
 /** What is waiting after a `since` (or from the oldest on), with the token that acknowledges it. */
 export const pending = (
   state: ModelState,
@@ -93,14 +123,15 @@ export const pending = (
 ): { readonly batch: ToDeviceBatch; readonly entries: ReadonlyArray<LedgerEntry> } => {
   if (since !== undefined && since > state.stream)
     return { batch: { nextBatch: String(since), events: [] }, entries: [] }
+  const upTo = device.heldAfter ?? state.stream
   const start = Math.max(device.acknowledged, since === undefined ? 0 : firstAfter(device.ledger, since))
   const size = Math.min(limit, maxBatch)
-  const entries = device.ledger.slice(start, start + size)
+  const entries = device.ledger.slice(start, Math.min(start + size, firstAfter(device.ledger, upTo)))
   // A full batch may not be all there is; then only what was sent may be acknowledged.
   const next = entries.length === size ? entries.at(-1)?.stream : undefined
   return {
     batch: {
-      nextBatch: String(next ?? state.stream),
+      nextBatch: String(next ?? upTo),
       events: entries.map(({ type, sender, content }) => ({ type, sender, content }))
     },
     entries
