@@ -47,6 +47,10 @@ export class CryptoTurn extends Context.Service<
     open(grant: DistributedSemaphore.Grant): Effect.Effect<void>
     /** For the extension loop: no turn begins any more. Done when the one that runs has ended, and memory is left as it is. */
     readonly close: Effect.Effect<void>
+    /** For the extension loop: how to ask the stream's owner, in another process, to yield. */
+    attach(hurry: Effect.Effect<void>): Effect.Effect<void>
+    /** Asks the stream's owner to yield, when that is another process and the extension loop waits for it. */
+    readonly hurry: Effect.Effect<void>
     /** Whether turns can be had at present. */
     readonly isOpen: Effect.Effect<boolean>
     /** Waits until they can. */
@@ -96,6 +100,7 @@ const make = Effect.gen(function* () {
   const semaphore = yield* Semaphore.make(1)
   const opened = yield* Latch.make(false)
   let owned: Owned | undefined
+  let hurry: Effect.Effect<void> = Effect.void
 
   const voided = (current: Owned) =>
     Effect.suspend(() => {
@@ -148,6 +153,8 @@ const make = Effect.gen(function* () {
       // Who waits for its turn finds it closed.
       return Effect.andThen(opened.close, semaphore.withPermit(Effect.void))
     }),
+    attach: (asked) => Effect.sync(() => void (hurry = asked)),
+    hurry: Effect.suspend(() => (owned === undefined ? hurry : Effect.void)),
     isOpen: Effect.sync(() => owned !== undefined),
     opened: opened.await,
     load: turn(() => Effect.void),

@@ -25,6 +25,11 @@ export class OutgoingRequests extends Context.Service<
      * takes nothing just then, everything waits for the next time. Fails only when the machine or the store does.
      */
     readonly flush: Effect.Effect<void, CryptoTurn.TurnError>
+    /**
+     * Wants the devices of these users followed, when that is possible: with the next flush, which comes at once if the stream
+     * is this process's. For who is shown and not known.
+     */
+    want(users: Iterable<MatrixEvent.UserId>): Effect.Effect<void>
     /** Sends these, in order; fails with the first that isn't taken. */
     send(requests: ReadonlyArray<CryptoEngine.OutgoingRequest>): Effect.Effect<void, SendError>
   }
@@ -35,6 +40,9 @@ export class OutgoingRequests extends Context.Service<
       Effect.suspend(() => make)
     )
 }
+
+/** Users that are remembered as wanted: a room's page of senders; who is left out is wanted again when he is shown again. */
+const WANTED = 1_000
 
 /** Whether the homeserver has refused this one request, and may well take others. */
 const isRefusal = ({ reason }: HomeserverError.HomeserverError): boolean =>
@@ -88,7 +96,17 @@ const make = Effect.gen(function* () {
     )
   })
 
+  /** Users that are wanted followed; few, since who is followed is known from then on. */
+  const wanted = new Set<MatrixEvent.UserId>()
+  const trackWanted = Effect.gen(function* () {
+    const users = [...wanted].slice(0, WANTED)
+    if (users.length === 0) return
+    yield* turn.change((engine, fence) => engine.track(fence, users))
+    for (const user of users) wanted.delete(user)
+  })
+
   const flush = Effect.gen(function* () {
+    yield* trackWanted
     for (const request of yield* turn.change((engine, fence) => engine.outgoing(fence))) {
       const answer = yield* Effect.result(post(request))
       if (Result.isFailure(answer)) {
@@ -104,8 +122,23 @@ const make = Effect.gen(function* () {
     }
   })
 
+  const scope = yield* Effect.scope
+  const flushSoon = Effect.forkIn(
+    one.withPermit(flush).pipe(
+      // The extension loop meets the same error, and sees to it.
+      Effect.ignore
+    ),
+    scope
+  )
+
   return OutgoingRequests.of({
     flush: one.withPermit(flush),
+    want: (users) =>
+      Effect.gen(function* () {
+        const before = wanted.size
+        for (const user of users) if (wanted.size < WANTED) wanted.add(user)
+        if (wanted.size > before && (yield* turn.isOpen)) yield* flushSoon
+      }),
     send: (requests) =>
       Effect.forEach(requests, (request) => Effect.flatMap(post(request), (answer) => markSent(request, answer)), {
         discard: true

@@ -10,9 +10,10 @@
  *
  * Not here: logging in (`Login`), which comes first.
  */
-import { Inbox, Suspendables, SyncService } from "@twinloop/actors"
+import { Encryption, Inbox, Rooms, Suspendables, SyncService } from "@twinloop/actors"
 import {
   type CryptoEngine,
+  EventDecryptor,
   type Homeserver,
   PassThroughCrypto,
   RoomList,
@@ -21,6 +22,9 @@ import {
   type Wake
 } from "@twinloop/core"
 import { Effect, Layer } from "effect"
+import * as OlmCrypto from "./crypto/OlmCrypto.ts"
+import * as OlmReader from "./crypto/OlmReader.ts"
+import type { StoreKey } from "./crypto/StoreKey.ts"
 import type { InvalidHomeserverUrl } from "./http/HomeserverUrl.ts"
 import * as HttpHomeserver from "./http/HttpHomeserver.ts"
 import { HttpSockets } from "./http/HttpSockets.ts"
@@ -39,6 +43,11 @@ export interface Options {
   readonly database: string
   /** The account is this process's alone: others can't open the file, and the lock costs nothing. Default false. */
   readonly singleProcess?: boolean
+  /**
+   * The key under which end-to-end keys are stored, and with it end-to-end encryption: `StoreKey.layer` or
+   * `StoreKey.layerFile`. Without it, nothing is encrypted or decrypted, and rooms that are encrypted can't be written to.
+   */
+  readonly encryption?: Layer.Layer<StoreKey>
   /** Limits, intervals and the role of this process, where they differ from `SyncConfig.defaults`. */
   readonly config?: Partial<SyncConfig.SyncConfigShape>
 }
@@ -64,6 +73,9 @@ export type Twinloop =
   | Inbox.Inbox
   | SyncService.SyncService
   | SyncService.Shared
+  | EventDecryptor.EventDecryptor
+  | Encryption.Encryption
+  | Rooms.Rooms
 
 /**
  * What many accounts in one process share: the HTTP connections. Provided around them, it is built once, and each
@@ -116,6 +128,12 @@ const suspendables = Layer.effect(
   })
 )
 
+/** Who encrypts and decrypts: the Olm machine, or nobody. */
+const layerCrypto = ({ encryption }: Options) =>
+  encryption === undefined
+    ? Layer.mergeAll(PassThroughCrypto.layer, EventDecryptor.EventDecryptor.layerNone)
+    : Layer.mergeAll(OlmCrypto.layer, OlmReader.layer).pipe(Layer.provide(encryption))
+
 /**
  * The account's service over HTTP and SQLite, not started yet: `SyncService.start`.
  *
@@ -141,8 +159,10 @@ export const layer = (
   options: Options
 ): Layer.Layer<Twinloop, StoreError.StoreError | NotLoggedIn | InvalidHomeserverUrl> =>
   Layer.fresh(
-    SyncService.SyncService.layer.pipe(
-      Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, PassThroughCrypto.layer)),
+    Rooms.Rooms.layer.pipe(
+      Layer.provideMerge(Encryption.Encryption.layer),
+      Layer.provideMerge(SyncService.SyncService.layer),
+      Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, layerCrypto(options))),
       Layer.provideMerge(HttpHomeserver.layer),
       Layer.provide(suspendables),
       Layer.provideMerge(layerStores(options))

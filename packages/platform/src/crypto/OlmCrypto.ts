@@ -137,7 +137,8 @@ const keysKinds: { readonly [type: number]: Homeserver.KeysRequest["kind"] } = {
 
 /** What the machine's request classes have, each some of it. */
 interface MachineRequest {
-  readonly id: string
+  /** Absent when the machine doesn't want to know the answer. */
+  readonly id?: string
   readonly type: number
   readonly body: string
   readonly event_type?: string
@@ -150,7 +151,7 @@ const messagesOf = (body: string): Homeserver.SendToDevice["messages"] =>
   (jsonOf(body) as unknown as { readonly messages: Homeserver.SendToDevice["messages"] }).messages
 
 const requestOf = (made: MachineRequest): ReadonlyArray<CryptoEngine.OutgoingRequest> => {
-  const { body, event_type: type = "", id, room_id: roomId = "", txn_id: txnId = "" } = made
+  const { body, event_type: type = "", id = unmarked, room_id: roomId = "", txn_id: txnId = "" } = made
   switch (kinds[made.type]) {
     case "Keys":
       return [{ id, request: { _tag: "Keys", keys: { kind: keysKinds[made.type] ?? "query", body: jsonOf(body) } } }]
@@ -166,6 +167,9 @@ const requestOf = (made: MachineRequest): ReadonlyArray<CryptoEngine.OutgoingReq
 
 const requestsOf = (made: ReadonlyArray<unknown>): ReadonlyArray<CryptoEngine.OutgoingRequest> =>
   made.flatMap((request) => requestOf(request as MachineRequest))
+
+/** Id of a request whose answer the machine doesn't want to know. */
+const unmarked = ""
 
 /** The machine's `RequestType` of a request, or `undefined` for one whose answer it doesn't want. */
 const typeOf = (sdk: CryptoSdk, { request }: CryptoEngine.OutgoingRequest): Sdk.RequestType | undefined => {
@@ -374,7 +378,8 @@ const markSent = (env: Env, request: CryptoEngine.OutgoingRequest, response: Mat
         "take an answer",
         async (olm, sdk) => {
           const type = typeOf(sdk, request)
-          if (type !== undefined) await olm.markRequestAsSent(request.id, type, JSON.stringify(response))
+          if (type !== undefined && request.id !== unmarked)
+            await olm.markRequestAsSent(request.id, type, JSON.stringify(response))
         },
         whyBadAnswer
       ),
@@ -420,7 +425,7 @@ const bootstrapCrossSigning = (env: Env, { reset }: { readonly reset: boolean })
       if (!reset && hasMaster && hasSelfSigning && hasUserSigning) return []
       const made = await olm.bootstrapCrossSigning(reset)
       const signing: CryptoEngine.OutgoingRequest = {
-        id: "cross-signing keys",
+        id: unmarked,
         request: {
           _tag: "Keys",
           keys: { kind: "deviceSigning", body: jsonOf(made.uploadSigningKeysRequest.body) }

@@ -107,9 +107,10 @@ const refusalOf = (sdk: CryptoSdk, refusal: Refusal, sessionId: string): Undecry
 }
 
 const shieldOf = (sdk: CryptoSdk, decrypted: Sdk.DecryptedRoomEvent): EventDecryptor.Shield => {
-  // What to show is what clients show; why is said more exactly than they do.
-  const { color } = decrypted.shieldState(false)
-  const { code, message } = decrypted.shieldState(true)
+  // What to show is what clients show. Where they show nothing, the strict answer says why the sender isn't certain.
+  const shown = decrypted.shieldState(false)
+  const { color } = shown
+  const { code, message } = shown.code === undefined ? decrypted.shieldState(true) : shown
   const colors = {
     [sdk.ShieldColor.Red]: "red",
     [sdk.ShieldColor.Grey]: "grey",
