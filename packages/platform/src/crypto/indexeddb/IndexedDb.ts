@@ -18,7 +18,7 @@
  */
 import type { SyncStore } from "@twinloop/core"
 import { fakeIndexedDb } from "./FakeIndexedDb.ts"
-import type { Factory, FakeIndexedDb, RawDatabase, Request } from "./FakeIndexedDb.ts"
+import type { Factory, FakeEvent, FakeIndexedDb, RawDatabase, Request } from "./FakeIndexedDb.ts"
 import type { RecordReader } from "./RecordReader.ts"
 import { RecordSpace } from "./RecordSpace.ts"
 import type { DatabaseSchema } from "./Schema.ts"
@@ -53,6 +53,7 @@ export interface IndexedDb {
 /** The databases that a factory knows, which are forgotten when nobody has them open. */
 class Databases extends Map<string, RawDatabase> {
   private readonly space: RecordSpace
+  private failure: DOMException | undefined
 
   constructor(space: RecordSpace) {
     super()
@@ -64,10 +65,25 @@ class Databases extends Map<string, RawDatabase> {
     return super.set(name, database)
   }
 
-  /** Deletes what is stored. */
+  /**
+   * Deletes what is stored. The factory calls this in the middle of a task, where an error would be nobody's, and then says
+   * that the request succeeded: so a failure is kept for the request.
+   */
   override delete(name: string): boolean {
-    this.space.deleteDatabase(name)
-    return super.delete(name)
+    try {
+      this.space.deleteDatabase(name)
+      return super.delete(name)
+    } catch (cause) {
+      this.failure = this.space.failed(cause)
+      return false
+    }
+  }
+
+  /** Why the last deletion failed, once. */
+  takeFailure(): DOMException | undefined {
+    const { failure } = this
+    this.failure = undefined
+    return failure
   }
 
   forget(name: string): void {
@@ -93,6 +109,12 @@ const restore = (fake: FakeIndexedDb, space: RecordSpace, name: string, schema: 
   return database
 }
 
+const errorEvent = (fake: FakeIndexedDb): FakeEvent => {
+  const event = new fake.Event("error", { bubbles: true, cancelable: true })
+  event.eventPath = []
+  return event
+}
+
 /** A request for a database that fails with this error. */
 const refused = (fake: FakeIndexedDb, error: DOMException): Request => {
   const request = new fake.OpenDBRequest()
@@ -101,10 +123,20 @@ const refused = (fake: FakeIndexedDb, error: DOMException): Request => {
     request.readyState = "done"
     request.result = undefined
     request.error = error
-    const event = new fake.Event("error", { bubbles: true, cancelable: true })
-    event.eventPath = []
-    request.dispatchEvent(event)
+    request.dispatchEvent(errorEvent(fake))
   })
+  return request
+}
+
+/** Lets a request fail instead of succeed if there turns out to be an error. */
+const unlessFailed = (fake: FakeIndexedDb, request: Request, failure: () => DOMException | undefined): Request => {
+  const dispatch = request.dispatchEvent.bind(request)
+  request.dispatchEvent = (event) => {
+    const error = event.type === "success" ? failure() : undefined
+    if (error === undefined) return dispatch(event)
+    request.error = error
+    return dispatch(errorEvent(fake))
+  }
   return request
 }
 
@@ -159,7 +191,8 @@ const factoryClass = (fake: FakeIndexedDb, space: RecordSpace) =>
         name,
         () => new DOMException(`only the owner of the stream deletes the database "${name}"`, "ReadOnlyError")
       )
-      return error === undefined ? super.deleteDatabase(name) : refused(fake, error)
+      if (error !== undefined) return refused(fake, error)
+      return unlessFailed(fake, super.deleteDatabase(name), () => this._databases.takeFailure())
     }
 
     override async databases(): ReturnType<Factory["databases"]> {

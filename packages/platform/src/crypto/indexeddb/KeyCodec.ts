@@ -176,6 +176,7 @@ class Decoder {
   /** The code units as one byte each if they all are, which is what nearly every key is made of. */
   private ascii(): string | undefined {
     const end = this.bytes.indexOf(END, this.at)
+    if (end < 0) return undefined
     const units = Buffer.from(this.bytes.subarray(this.at, end))
     for (let index = 0; index < units.length; index++) {
       const byte = units[index]!
