@@ -37,6 +37,11 @@ export interface ExtensionSync {
   readonly restart: Effect.Effect<void>
   /** Don't wait out a backoff: something says that it may work now. */
   readonly retry: Effect.Effect<void>
+  /**
+   * This process needs the stream soon: an owner in another process finishes what it commits, and yields. Waits for nothing,
+   * and does nothing when the stream is ours; see `DistributedSemaphore.hurry`.
+   */
+  readonly hurry: Effect.Effect<void>
   readonly crashed: Effect.Effect<Cause.Cause<never>>
 }
 
@@ -86,29 +91,40 @@ const apply = Effect.fnUntraced(function* (
 const takeLock = (env: Env, context: Actor.Context<Input>) =>
   env.keeper.take(context.send({ _tag: "LockRefused" })).pipe(
     Effect.tap(env.turn.open),
-    Effect.map((grant): Input => ({
-      _tag: "LockGranted",
-      fence: { name: grant.name, holder: grant.holder, generation: grant.generation },
-      isDirty: grant.isDirty
-    })),
+    Effect.flatMap((grant) =>
+      Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({
+        _tag: "LockGranted",
+        fence: { name: grant.name, holder: grant.holder, generation: grant.generation },
+        isDirty: grant.isDirty,
+        nowMillis
+      }))
+    ),
     orFail("LockFailed")
   )
 
-/** Tells of the loss of the grant that is kept. */
-const watchLock = (env: Env, context: Actor.Context<Input>): Effect.Effect<void> =>
-  Effect.flatMap(env.keeper.current, (grant) =>
-    Option.isNone(grant)
-      ? Effect.void
-      : context.run(
-          "lost",
-          Effect.map(grant.value.lost, ({ generation }): Input => ({ _tag: "LockLost", generation }))
-        )
+/** Tells that somebody else needs the grant soon, once this has happened. */
+const tellWanted = <A>(generation: number, happens: Effect.Effect<A>, context: Actor.Context<Input>) =>
+  context.run(
+    "wanted",
+    Effect.andThen(
+      happens,
+      Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({ _tag: "LockWanted", generation, nowMillis }))
+    )
   )
+
+/** Tells of the loss of the grant that is kept, and of who else needs it. */
+const watchLock = (env: Env, context: Actor.Context<Input>): Effect.Effect<void> =>
+  Effect.flatMap(env.keeper.current, (kept) => {
+    if (Option.isNone(kept)) return Effect.void
+    const { generation, lost, wanted } = kept.value
+    const tellLost = context.run("lost", Effect.as(lost, { _tag: "LockLost", generation } as const))
+    return Effect.andThen(tellLost, tellWanted(generation, wanted, context))
+  })
 
 /** Everything that takes time and of which there is one at a time. */
 const work = (
   env: Env,
-  command: Exclude<Command, { _tag: "AbortWork" | "WatchLock" | "ReleaseLock" | "DiscardMemory" }>,
+  command: Exclude<Command, { _tag: "AbortWork" | "WatchLock" | "WantLater" | "ReleaseLock" | "DiscardMemory" }>,
   context: Actor.Context<Input>
 ): Effect.Effect<Input> => {
   switch (command._tag) {
@@ -165,10 +181,18 @@ const interpret =
         return context.cancel("work")
       case "WatchLock":
         return watchLock(env, context)
+      case "WantLater":
+        return tellWanted(command.generation, Effect.sleep(command.millis), context)
       case "DiscardMemory":
         return env.turn.discard
       case "ReleaseLock":
-        return context.cancel("lost").pipe(Effect.andThen(env.turn.close), Effect.andThen(env.keeper.release))
+        return context
+          .cancel("lost")
+          .pipe(
+            Effect.andThen(context.cancel("wanted")),
+            Effect.andThen(env.turn.close),
+            Effect.andThen(env.keeper.release)
+          )
       default:
         return context.run("work", work(env, command, context))
     }
@@ -218,6 +242,7 @@ export const make = Effect.fnUntraced(function* (
     lease: env.keeper,
     restart,
     retry: actor.send({ _tag: "Retry" }),
+    hurry: env.keeper.hurry,
     crashed: actor.crashed
   }
 })

@@ -24,7 +24,9 @@ export interface LeaseKeeper {
   take(onRefused?: Effect.Effect<void>): Effect.Effect<DistributedSemaphore.Grant, StoreError.StoreError>
   /** Gives the grant back, if there is one; done when the lease row is free or handed over. */
   readonly release: Effect.Effect<void>
-  /** The grant that is kept, if any. */
+  /** Who holds the lease instead is asked to yield it soon; see `DistributedSemaphore.hurry`. */
+  readonly hurry: Effect.Effect<void>
+  /** The grant that is kept, if any; `wanted` of it says that somebody else needs it soon. */
   readonly current: Effect.Effect<Option.Option<DistributedSemaphore.Grant>>
   readonly status: Effect.Effect<LeaseStatus>
   readonly changes: Stream.Stream<LeaseStatus>
@@ -83,6 +85,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     take,
     release,
+    hurry: semaphore.hurry,
     current: Effect.map(
       Ref.get(kept),
       Option.map(({ grant }) => grant)

@@ -39,7 +39,8 @@ const drive = () => {
     as,
     send,
     start: () => send({ _tag: "Start" }),
-    grant: (generation = 1, isDirty = true) => send({ _tag: "LockGranted", fence: fenceOf(generation), isDirty }),
+    grant: (generation = 1, isDirty = true) =>
+      send({ _tag: "LockGranted", fence: fenceOf(generation), isDirty, nowMillis }),
     read: (position: ExtensionPosition = {}) => send({ _tag: "PositionRead", position }),
     /** The homeserver answers, by default when the poll is over. */
     answer: (pos = "p", tookMillis = defaults.pollTimeoutMillis, extensions: SyncResponse["extensions"] = none) => {
@@ -444,6 +445,142 @@ describe("ExtensionLoopMachine loses the lock", () => {
   })
 })
 
+describe("ExtensionLoopMachine yields the lock", () => {
+  const { yieldAfterMillis } = defaults
+  /** Somebody else needs it, by default when it has been kept for long enough. */
+  const wanted = (afterMillis = yieldAfterMillis, generation = 1): Input => ({
+    _tag: "LockWanted",
+    generation,
+    nowMillis: nowMillis + afterMillis
+  })
+  const yields: Array<Command["_tag"]> = ["AbortWork", "ReleaseLock", "TakeLock"]
+  const backingOff = () => {
+    const machine = drive().to("Polling")
+    machine.pollFails("network")
+    return machine
+  }
+  const resting = () => {
+    const machine = drive()
+    while (machine.state()._tag !== "Resting") {
+      machine.to("Polling").answer("p", 3)
+      machine.to("Sending")
+      machine.goOn()
+    }
+    return machine
+  }
+
+  for (const [tag, reach] of [
+    ["Reading", () => drive().to("Reading")],
+    ["Polling", () => drive().to("Polling")],
+    ["Resting", resting],
+    ["BackingOff", backingOff]
+  ] as const) {
+    it(`ends what only waits, lets go, and waits its turn (${tag})`, () => {
+      const machine = reach()
+      assert.strictEqual(machine.state()._tag, tag)
+      assert.deepStrictEqual(tags(machine.send(wanted())), yields)
+      machine.as("WaitingForLock")
+    })
+  }
+
+  it("I2: commits what it applies before it lets go, and leaves what is to be sent to the next owner", () => {
+    const machine = drive().to("Applying")
+    assert.deepStrictEqual(machine.send(wanted()), [])
+    assert.deepStrictEqual(tags(machine.send({ _tag: "Applied" })), yields)
+  })
+
+  it("finishes what it sends before it lets go", () => {
+    const machine = drive().to("Polling").to("Sending")
+    assert.deepStrictEqual(machine.send(wanted()), [])
+    assert.deepStrictEqual(tags(machine.goOn()), yields)
+  })
+
+  it("has sent what was queued, however long it takes to reload, so that each owner gets something done", () => {
+    const machine = drive().to("Reloading")
+    assert.deepStrictEqual(machine.send(wanted()), [])
+    assert.deepStrictEqual(tags(machine.goOn()), ["SendOutgoing"])
+    assert.deepStrictEqual(tags(machine.goOn()), yields)
+  })
+
+  it("has dropped an expired position before it lets go", () => {
+    for (const times of [1, 2]) {
+      const machine = drive()
+      for (let time = 0; time < times; time++) machine.to("Polling").pollFails("expired")
+      machine.as("Expiring")
+      assert.deepStrictEqual(machine.send(wanted()), [])
+      // Whether it would read at once or wait.
+      assert.deepStrictEqual(tags(machine.goOn()), yields)
+    }
+  })
+
+  it("I5: lets go after a commit that failed, with its memory declared void", () => {
+    const machine = drive().to("Applying")
+    machine.send(wanted())
+    assert.deepStrictEqual(tags(machine.send({ _tag: "ApplyFailed", ...failed("store") })), [
+      "AbortWork",
+      "DiscardMemory",
+      "ReleaseLock",
+      "TakeLock"
+    ])
+    const stale = drive().to("Applying")
+    stale.send(wanted())
+    assert.deepStrictEqual(tags(stale.send({ _tag: "ApplyFailed", ...failed("stale") })), [
+      "DiscardMemory",
+      "ReleaseLock",
+      "TakeLock"
+    ])
+  })
+
+  it("keeps what it was just given for yieldAfterMillis, and then yields", () => {
+    const machine = drive().to("Polling")
+    const state = machine.state()
+    assert.deepStrictEqual(machine.send(wanted(50)), [
+      { _tag: "WantLater", generation: 1, millis: yieldAfterMillis - 50 }
+    ])
+    assert.strictEqual(machine.state(), state)
+    // A timer may be early.
+    assert.deepStrictEqual(machine.send(wanted(yieldAfterMillis - 1)), [
+      { _tag: "WantLater", generation: 1, millis: 1 }
+    ])
+    assert.deepStrictEqual(tags(machine.send(wanted())), yields)
+  })
+
+  it("measures that from the last grant, and not from the first", () => {
+    const machine = drive().to("Polling")
+    machine.send(wanted())
+    const fence = fenceOf(3)
+    machine.send({ _tag: "LockGranted", fence, isDirty: false, nowMillis: nowMillis + 1_000 })
+    assert.deepStrictEqual(machine.send(wanted(1_050, 3)), [
+      { _tag: "WantLater", generation: 3, millis: yieldAfterMillis - 50 }
+    ])
+    // And nobody wants it yet: it goes round as ever.
+    for (const tag of ["Polling", "Applying", "Sending", "Polling"] as const) machine.to(tag)
+    assert.deepStrictEqual(tags(machine.send(wanted(1_200, 3))), yields)
+  })
+
+  it("I10: doesn't keep it for longer when the clock is set back", () => {
+    assert.deepStrictEqual(tags(drive().to("Polling").send(wanted(-3_600_000))), yields)
+  })
+
+  it("changes nothing when an earlier grant was wanted, where there is no lock, and when it is known", () => {
+    const machine = drive()
+    for (const tag of ["Idle", "WaitingForLock"] as const) assert.deepStrictEqual(machine.to(tag).send(wanted()), [])
+    assert.deepStrictEqual(machine.to("Polling").send(wanted(yieldAfterMillis, 0)), [])
+    machine.as("Polling")
+    machine.to("Applying").send(wanted())
+    const state = machine.state()
+    assert.deepStrictEqual(machine.send(wanted()), [])
+    assert.strictEqual(machine.state(), state)
+  })
+
+  it("goes on counting failures, so that a loop that fails doesn't ask more often because others want the lock", () => {
+    const machine = backingOff()
+    machine.send(wanted())
+    const [wait] = machine.to("Polling").pollFails("network")
+    assert.deepStrictEqual(wait, { _tag: "Wait", millis: SupervisionPolicy.backoffMillis(defaults, 1, random) })
+  })
+})
+
 describe("ExtensionLoopMachine at any time", () => {
   const generation = fc.integer({ min: 1, max: 3 })
   const epoch = fc.nat({ max: 8 })
@@ -463,8 +600,11 @@ describe("ExtensionLoopMachine at any time", () => {
     ),
     fc
       .tuple(generation, fc.boolean())
-      .map(([generation, isDirty]): Input => ({ _tag: "LockGranted", fence: fenceOf(generation), isDirty })),
+      .map(([generation, isDirty]): Input => ({ _tag: "LockGranted", fence: fenceOf(generation), isDirty, nowMillis })),
     generation.map((generation): Input => ({ _tag: "LockLost", generation })),
+    fc
+      .tuple(generation, fc.constantFrom(nowMillis, nowMillis + defaults.yieldAfterMillis))
+      .map(([generation, nowMillis]): Input => ({ _tag: "LockWanted", generation, nowMillis })),
     epoch.map((epoch): Input => ({ _tag: "Polled", epoch, response: emptyResponse("p"), tookMillis: 0 })),
     fc.tuple(epoch, failing).map(([epoch, failed]): Input => ({ _tag: "PollFailed", epoch, ...failed })),
     fc
@@ -493,7 +633,13 @@ describe("ExtensionLoopMachine at any time", () => {
     Resting: "Wait",
     Failed: undefined
   }
-  const cleaning: ReadonlyArray<Command["_tag"]> = ["AbortWork", "DiscardMemory", "ReleaseLock", "WatchLock"]
+  const cleaning: ReadonlyArray<Command["_tag"]> = [
+    "AbortWork",
+    "DiscardMemory",
+    "ReleaseLock",
+    "WatchLock",
+    "WantLater"
+  ]
   const identity = (command: Command) => (command._tag === "Poll" ? `Poll ${command.epoch}` : command._tag)
   const identityOf = (state: State) => (state._tag === "Polling" ? `Poll ${state.epoch}` : awaited[state._tag])
 
@@ -560,6 +706,20 @@ describe("ExtensionLoopMachine at any time", () => {
           }
           const works = after._tag === "Polling" || after._tag === "Applying" || after._tag === "Sending"
           assert.isFalse(isVoid && works)
+        })
+      }),
+      { numRuns: 2_000 }
+    )
+  })
+
+  it("asks the homeserver for nothing more under a lock that is known to be wanted, and has let go when it waits", () => {
+    fc.assert(
+      fc.property(moves, (inputs) => {
+        observe(inputs, (before, after, commands) => {
+          if (before.hold?.wanted === true) assert.notInclude(tags(commands), "Poll")
+          if (after.hold?.wanted === true) {
+            assert.include(["Reloading", "Applying", "Sending", "Expiring"], after._tag)
+          }
         })
       }),
       { numRuns: 2_000 }

@@ -204,7 +204,7 @@ describe("SyncServiceMachine summarises", () => {
     assert.deepStrictEqual(SyncServiceMachine.extensionStatus(state), stopped)
     assert.deepStrictEqual(after({ _tag: "Start" }), taking)
     assert.deepStrictEqual(after({ _tag: "LockRefused" }), waiting)
-    assert.deepStrictEqual(after({ _tag: "LockGranted", fence, isDirty: true }), loading)
+    assert.deepStrictEqual(after({ _tag: "LockGranted", fence, isDirty: true, nowMillis: 0 }), loading)
     // One round: whatever it is at, it is in sync from the first applied answer on, and no longer after a failure.
     const round = (epoch: number): ReadonlyArray<ExtensionLoopMachine.Input> => [
       { _tag: "PositionRead", position: {} },

@@ -33,10 +33,14 @@ describe("WakeMemory", () => {
 
   it.effect("lets nothing out of a killed process", () =>
     Effect.gen(function* () {
-      const { hub, holder, next } = yield* watched
+      const { hub, holder, next, waiter } = yield* watched
+      const asked = yield* waiter.asked("lease")
       yield* hub.kill("holder")
       yield* holder.notify("lease")
+      yield* holder.ask(waiter.self, "lease")
       assert.strictEqual(yield* next, "Dead")
+      const waiting = yield* Effect.forkChild(asked, { startImmediately: true })
+      assert.isUndefined(waiting.pollUnsafe())
     })
   )
 

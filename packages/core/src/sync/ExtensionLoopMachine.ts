@@ -1,6 +1,6 @@
 /**
  * Decides the extension loop: wait for the lock, reload when dirty, then read, poll, apply and send, for as long as the
- * lock is held.
+ * lock is held and nobody else needs it soon.
  *
  * Pure: `step(config, state, input)`; the interpreter is `ExtensionSync` (actors).
  *
@@ -10,7 +10,8 @@
  *
  * Gotchas: the lock is held from one iteration to the next and while the loop backs off (ADR 0008): an owner that can't
  * reach the homeserver doesn't help anybody by letting go, since the other process is on the same host. A loop that gives
- * up does let go.
+ * up does let go. So does one whose lock is wanted (ADR 0023): it finishes a commit and what is being sent, ends any wait,
+ * and queues again. What it was given last it keeps for `yieldAfterMillis`, and it has sent at least once what was queued.
  *
  * Not here: who gets the lock (`Lease.ts`), the transaction (`SyncStore.ts`), what an error leads to
  * (`SupervisionPolicy.ts`).
@@ -44,7 +45,18 @@ interface Going {
   readonly hasty: number
 }
 
-export type State =
+/** What is known of the lock that is held. */
+export interface Hold {
+  /** Unix milliseconds until which it isn't let go for somebody else. */
+  readonly keepUntilMillis: number
+  /** Somebody else needs it soon, and it has been kept for long enough. */
+  readonly wanted: boolean
+}
+
+/** What the loop is at; with `hold` where it has a fence. */
+export type State = Phase & { readonly hold?: Hold }
+
+type Phase =
   | { readonly _tag: "Idle" }
   /** The lock is being taken; `refused` once it is known that another process is in the way. */
   | { readonly _tag: "WaitingForLock"; readonly attempt: number; readonly epoch: number; readonly refused: boolean }
@@ -84,12 +96,14 @@ export type State =
 
 export type Input =
   | { readonly _tag: "Start" }
-  | { readonly _tag: "LockGranted"; readonly fence: Fence; readonly isDirty: boolean }
+  | { readonly _tag: "LockGranted"; readonly fence: Fence; readonly isDirty: boolean; readonly nowMillis: number }
   /** Another process is in the way; the lock is waited for. */
   | { readonly _tag: "LockRefused" }
   | ({ readonly _tag: "LockFailed" } & Failed)
   /** The grant with this generation is gone. */
   | { readonly _tag: "LockLost"; readonly generation: number }
+  /** Another process waits for the lock of this generation, and needs it soon. */
+  | { readonly _tag: "LockWanted"; readonly generation: number; readonly nowMillis: number }
   | { readonly _tag: "Reloaded" }
   | ({ readonly _tag: "ReloadFailed" } & Failed)
   | { readonly _tag: "PositionRead"; readonly position: ExtensionPosition }
@@ -109,8 +123,13 @@ export type Input =
 
 export type Command =
   | { readonly _tag: "TakeLock" }
-  /** Tell when the grant is lost, also if it is lost already. Not before the grant is known here, to be understood. */
+  /**
+   * Tell when the grant is lost and when it is wanted, also if it is already. Not before the grant is known here, to be
+   * understood.
+   */
   | { readonly _tag: "WatchLock" }
+  /** Tell again that the grant is wanted, when this much time has passed. */
+  | { readonly _tag: "WantLater"; readonly generation: number; readonly millis: number }
   /** Close the grant's scope: the lease row is free, or the first waiter's, when this is done. */
   | { readonly _tag: "ReleaseLock" }
   | { readonly _tag: "Reload"; readonly fence: Fence }
@@ -131,6 +150,7 @@ export type Command =
   | { readonly _tag: "Wait"; readonly millis: number }
 
 export type Step = readonly [State, ReadonlyArray<Command>]
+type PhaseStep = readonly [Phase, ReadonlyArray<Command>]
 
 export interface Config {
   readonly sync: SyncConfigShape
@@ -158,23 +178,23 @@ const requestOf = (config: Config, position: ExtensionPosition, answered: boolea
   }
 })
 
-const takeLock = (attempt: number, epoch: number): Step => [
+const takeLock = (attempt: number, epoch: number): PhaseStep => [
   { _tag: "WaitingForLock", attempt, epoch, refused: false },
   [{ _tag: "TakeLock" }]
 ]
 
-const read = ({ fence, attempt, epoch, answered, hasty }: Going): Step => [
+const read = ({ fence, attempt, epoch, answered, hasty }: Going): PhaseStep => [
   { _tag: "Reading", fence, attempt, epoch, answered, hasty },
   [{ _tag: "ReadPosition" }]
 ]
 
-const reload = (fence: Fence, attempt: number, epoch: number): Step => [
+const reload = (fence: Fence, attempt: number, epoch: number): PhaseStep => [
   { _tag: "Reloading", fence, attempt, epoch },
   [{ _tag: "Reload", fence }]
 ]
 
 /** Sends what the end-to-end machine has queued before the next request, so that its effects are in the next response. */
-const send = ({ fence, attempt, epoch, answered, hasty }: Going): Step => [
+const send = ({ fence, attempt, epoch, answered, hasty }: Going): PhaseStep => [
   { _tag: "Sending", fence, attempt, epoch, answered, hasty },
   [{ _tag: "SendOutgoing", fence }]
 ]
@@ -198,18 +218,18 @@ interface At {
 
 const at = ({ fence, attempt, epoch }: Omit<At, "resume">, resume: Resume): At => ({ fence, attempt, epoch, resume })
 
-const giveUp = (at: At, failure: Failure): Step => [
+const giveUp = (at: At, failure: Failure): PhaseStep => [
   { _tag: "Failed", failure },
   at.fence === undefined ? [] : [{ _tag: "DiscardMemory" }, { _tag: "ReleaseLock" }]
 ]
 
-const backOff = (at: At, failure: Failure, nowMillis: number, delayMillis: number): Step => [
+const backOff = (at: At, failure: Failure, nowMillis: number, delayMillis: number): PhaseStep => [
   { _tag: "BackingOff", ...at, failure, untilMillis: nowMillis + delayMillis },
   [{ _tag: "Wait", millis: delayMillis }]
 ]
 
 /** The stream is somebody else's: lets go and waits for it, at once the first time, with backoff when it goes on like that. */
-const stale = (at: At, input: Failed, delayMillis: number): Step => {
+const stale = (at: At, input: Failed, delayMillis: number): PhaseStep => {
   const attempt = at.attempt + 1
   const [next, commands] =
     at.attempt === 0
@@ -218,7 +238,7 @@ const stale = (at: At, input: Failed, delayMillis: number): Step => {
   return [next, [{ _tag: "DiscardMemory" }, { _tag: "ReleaseLock" }, ...commands]]
 }
 
-const failed = (config: Config, at: At, input: Failed): Step => {
+const failed = (config: Config, at: At, input: Failed): PhaseStep => {
   const { failure } = input
   const decision = SupervisionPolicy.decide(config.sync, failure, at.attempt, input.random)
   const attempt = at.attempt + 1
@@ -236,31 +256,38 @@ const failed = (config: Config, at: At, input: Failed): Step => {
 }
 
 /** A commit that failed leaves memory void: nothing half-applied survives (invariants I2, I5). */
-const applyFailed = (config: Config, state: Extract<State, { _tag: "Applying" | "Sending" }>, input: Failed): Step => {
+const applyFailed = (
+  config: Config,
+  state: Extract<Phase, { _tag: "Applying" | "Sending" }>,
+  input: Failed
+): PhaseStep => {
   const [next, commands] = failed(config, at(state, "reload"), input)
   const discards = commands.some((command) => command._tag === "DiscardMemory")
   return discards ? [next, commands] : [next, [{ _tag: "DiscardMemory" }, ...commands]]
 }
 
-const lockLost = (state: Extract<State, { fence: unknown }>, input: Extract<Input, { _tag: "LockLost" }>): Step => {
+const lockLost = (
+  state: Extract<Phase, { fence: unknown }>,
+  input: Extract<Input, { _tag: "LockLost" }>
+): PhaseStep => {
   if (state.fence?.generation !== input.generation) return [state, []]
   const [next, commands] = takeLock(0, state.epoch)
   return [next, [{ _tag: "AbortWork" }, { _tag: "DiscardMemory" }, { _tag: "ReleaseLock" }, ...commands]]
 }
 
-const resumed = (state: Extract<State, { _tag: "BackingOff" }>): Step => {
+const resumed = (state: Extract<Phase, { _tag: "BackingOff" }>): PhaseStep => {
   const { fence, attempt, epoch } = state
   if (fence === undefined || state.resume === "lock") return takeLock(attempt, epoch)
   return state.resume === "reload" ? reload(fence, attempt, epoch) : read(unanswered({ fence, attempt, epoch }))
 }
 
-const granted = (input: Extract<Input, { _tag: "LockGranted" }>, attempt: number, epoch: number): Step => {
+const granted = (input: Extract<Input, { _tag: "LockGranted" }>, attempt: number, epoch: number): PhaseStep => {
   const { fence, isDirty } = input
   const [next, commands] = isDirty ? reload(fence, attempt, epoch) : read(unanswered({ fence, attempt, epoch }))
   return [next, [{ _tag: "WatchLock" }, ...commands]]
 }
 
-const waitingForLock = (config: Config, state: Extract<State, { _tag: "WaitingForLock" }>, input: Input): Step => {
+const waitingForLock = (config: Config, state: Extract<Phase, { _tag: "WaitingForLock" }>, input: Input): PhaseStep => {
   const { attempt, epoch } = state
   switch (input._tag) {
     case "LockGranted":
@@ -274,7 +301,7 @@ const waitingForLock = (config: Config, state: Extract<State, { _tag: "WaitingFo
   }
 }
 
-const reloading = (config: Config, state: Extract<State, { _tag: "Reloading" }>, input: Input): Step => {
+const reloading = (config: Config, state: Extract<Phase, { _tag: "Reloading" }>, input: Input): PhaseStep => {
   switch (input._tag) {
     case "Reloaded":
       // What an owner before us left unsent goes out first.
@@ -286,7 +313,7 @@ const reloading = (config: Config, state: Extract<State, { _tag: "Reloading" }>,
   }
 }
 
-const reading = (config: Config, state: Extract<State, { _tag: "Reading" }>, input: Input): Step => {
+const reading = (config: Config, state: Extract<Phase, { _tag: "Reading" }>, input: Input): PhaseStep => {
   const { fence, attempt, answered, hasty } = state
   switch (input._tag) {
     case "PositionRead": {
@@ -310,9 +337,9 @@ const isEmpty = ({ extensions: { e2ee, toDevice } }: SyncResponse): boolean =>
 
 const polled = (
   config: Config,
-  state: Extract<State, { _tag: "Polling" }>,
+  state: Extract<Phase, { _tag: "Polling" }>,
   input: Extract<Input, { _tag: "Polled" }>
-): Step => {
+): PhaseStep => {
   const { fence, attempt, epoch, answered, position } = state
   const { response, tookMillis } = input
   const { timeoutMillis } = requestOf(config, position, answered)
@@ -326,16 +353,16 @@ const polled = (
 /** Reads again, at once or after a rest. */
 const sent = (
   config: Config,
-  state: Extract<State, { _tag: "Sending" }>,
+  state: Extract<Phase, { _tag: "Sending" }>,
   input: Extract<Input, { _tag: "Sent" }>
-): Step => {
+): PhaseStep => {
   const millis = SupervisionPolicy.restMillis(config.sync, state.hasty, input.random)
   if (millis === undefined) return read(state)
   const failure = SupervisionPolicy.hastyFailure
   return [{ ...state, _tag: "Resting", failure, untilMillis: input.nowMillis + millis }, [{ _tag: "Wait", millis }]]
 }
 
-const polling = (config: Config, state: Extract<State, { _tag: "Polling" }>, input: Input): Step => {
+const polling = (config: Config, state: Extract<Phase, { _tag: "Polling" }>, input: Input): PhaseStep => {
   switch (input._tag) {
     case "Polled":
       return input.epoch === state.epoch ? polled(config, state, input) : [state, []]
@@ -346,7 +373,7 @@ const polling = (config: Config, state: Extract<State, { _tag: "Polling" }>, inp
   }
 }
 
-const expiring = (config: Config, state: Extract<State, { _tag: "Expiring" }>, input: Input): Step => {
+const expiring = (config: Config, state: Extract<Phase, { _tag: "Expiring" }>, input: Input): PhaseStep => {
   const { failure } = state
   switch (input._tag) {
     case "Expired":
@@ -360,8 +387,8 @@ const expiring = (config: Config, state: Extract<State, { _tag: "Expiring" }>, i
   }
 }
 
-/** What follows from an input. Inputs that don't belong to the state are late answers and change nothing. */
-export const step = (config: Config, state: State, input: Input): Step => {
+/** What follows from an input, whether anybody else wants the lock or not. */
+const advance = (config: Config, state: Phase, input: Input): PhaseStep => {
   if (input._tag === "LockLost" && "fence" in state) return lockLost(state, input)
   switch (state._tag) {
     case "Idle":
@@ -388,4 +415,62 @@ export const step = (config: Config, state: State, input: Input): Step => {
     case "Resting":
       return input._tag === "BackoffElapsed" || input._tag === "Retry" ? read(state) : [state, []]
   }
+}
+
+const fenceOf = (phase: Phase): Fence | undefined => ("fence" in phase ? phase.fence : undefined)
+
+/** What is known of the lock after a step: anew with each grant, nothing without one. */
+const holdAfter = (config: Config, hold: Hold | undefined, next: Phase, input: Input): Hold | undefined => {
+  if (fenceOf(next) === undefined) return undefined
+  return input._tag === "LockGranted"
+    ? { keepUntilMillis: input.nowMillis + config.sync.yieldAfterMillis, wanted: false }
+    : hold
+}
+
+/**
+ * Whether the lock can be let go between two phases: nothing is being committed, dropped, loaded or sent. What crypto wants
+ * sent after a commit is left to the next owner, who begins with it.
+ */
+const isBetween = (before: Phase, after: Phase): boolean => {
+  switch (after._tag) {
+    case "Reading":
+    case "Polling":
+    case "Resting":
+    case "BackingOff":
+      return true
+    case "Sending":
+      return before._tag === "Applying"
+    default:
+      return false
+  }
+}
+
+/** Commands that clean up; what is left of a step when the work that it begins is not to be done. */
+const isCleaning = ({ _tag }: Command): boolean => _tag === "DiscardMemory" || _tag === "WatchLock"
+
+/** Lets the lock go if somebody else needs it and nothing is in the way of that, and queues for it again. */
+const yieldIfWanted = (before: Phase, [next, commands]: Step): Step => {
+  if (next.hold?.wanted !== true || !("fence" in next) || !isBetween(before, next)) return [next, commands]
+  const [waiting, taking] = takeLock(next.attempt, next.epoch)
+  // Memory stays as it is: the next grant says whether it is still valid (invariant I5).
+  return [waiting, [{ _tag: "AbortWork" }, ...commands.filter(isCleaning), { _tag: "ReleaseLock" }, ...taking]]
+}
+
+const lockWanted = (config: Config, state: State, input: Extract<Input, { _tag: "LockWanted" }>): Step => {
+  const { hold } = state
+  const { generation, nowMillis } = input
+  if (hold === undefined || hold.wanted || fenceOf(state)?.generation !== generation) return [state, []]
+  const millis = hold.keepUntilMillis - nowMillis
+  // Farther away than it can be is a clock that was set back.
+  if (millis > 0 && millis <= config.sync.yieldAfterMillis) return [state, [{ _tag: "WantLater", generation, millis }]]
+  return yieldIfWanted(state, [{ ...state, hold: { ...hold, wanted: true } }, []])
+}
+
+/** What follows from an input. Inputs that don't belong to the state are late answers and change nothing. */
+export const step = (config: Config, state: State, input: Input): Step => {
+  if (input._tag === "LockWanted") return lockWanted(config, state, input)
+  const [next, commands] = advance(config, state, input)
+  if (next === state) return [state, commands]
+  const hold = holdAfter(config, state.hold, next, input)
+  return yieldIfWanted(state, [hold === undefined ? next : { ...next, hold }, commands])
 }

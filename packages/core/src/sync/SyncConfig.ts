@@ -25,6 +25,8 @@ export interface SyncConfigShape {
   readonly ticketMillis: number
   /** How long a waiter that is handed the lease has to confirm it: longer than its poll, for when it misses the signal. */
   readonly handoverMillis: number
+  /** How long an owner keeps what it was just given before it yields to who needs it soon: two that send in turns don't reload for each message. */
+  readonly yieldAfterMillis: number
 
   // --- the loops
   /** Long poll: what Element and matrix-rust-sdk use; below the 60 s at which proxies commonly cut. */
@@ -91,6 +93,7 @@ export const defaults: SyncConfigShape = {
   waitPollMillis: 1_000,
   ticketMillis: 15_000,
   handoverMillis: 3_000,
+  yieldAfterMillis: 200,
   pollTimeoutMillis: 30_000,
   networkTimeoutMillis: 30_000,
   initialWindow: 20,

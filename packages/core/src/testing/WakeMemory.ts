@@ -72,7 +72,11 @@ const notify = (self: Incarnation, topic: string): Effect.Effect<void> =>
 
 /** A frozen peer hears it when it is thawed, as from its kernel. */
 const ask = (self: Incarnation, peer: Incarnation | undefined, topic: string): Effect.Effect<void> =>
-  self.thawed.whenOpen(Effect.sync(() => signal(peer?.listeners ?? new Set(), topic)))
+  self.thawed.whenOpen(
+    Effect.sync(() => {
+      if (self.state !== "Dead") signal(peer?.listeners ?? new Set(), topic)
+    })
+  )
 
 /** Puts a watcher among others until the scope ends. */
 const watch = (watchers: Set<Watcher>, topic: string): Effect.Effect<Watcher, never, Scope.Scope> =>
