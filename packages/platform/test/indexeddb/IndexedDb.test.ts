@@ -326,6 +326,23 @@ describe("IndexedDb: schema", () => {
   })
 })
 
+describe("IndexedDb: commit", () => {
+  it("ends a transaction that is told to commit once its requests are done, and takes no more", async () => {
+    const rows = new MemoryRows()
+    const { instance, database } = await openPeople(rows)
+    rows.save(instance)
+    const transaction = database.transaction("people", "readwrite")
+    const store = transaction.objectStore("people")
+    store.put(eve, "eve")
+    transaction.commit()
+    assert.isFalse(instance.hasWrites())
+    assert.throws(() => store.put(eve, "second"), /not active/)
+    assert.strictEqual(await ended(transaction), "complete")
+    assert.isTrue(instance.hasWrites())
+    assert.deepStrictEqual(await get(database, "eve"), eve)
+  })
+})
+
 describe("IndexedDb: aborts", () => {
   it("stages nothing of a transaction that is aborted, and reads what was there before", async () => {
     const rows = new MemoryRows()

@@ -7,6 +7,7 @@
  * - Nobody else's `fake-indexeddb` is touched, and no global is set: the copy is loaded apart (`PrivateModules.ts`).
  * - These are another package's private parts, so its version is exact, and `test/indexeddb/Contract.test.ts` says what is
  *   relied on.
+ * - What our subclasses add has private names (`#`), so that it can't take the place of something of the package's.
  * - It is loaded by the first call (6 ms), since most processes decrypt nothing.
  *
  * Not here: databases as they are opened and deleted (`IndexedDb.ts`).
@@ -183,18 +184,18 @@ const nextOf = (transactions: ReadonlyArray<Transaction>) => {
  */
 const databaseClass = (original: FakeIndexedDb["Database"]): FakeIndexedDb["Database"] =>
   class Database extends original {
-    private looking = false
+    #looking = false
 
     override processTransactions(): void {
-      if (this.looking) return
-      this.looking = true
+      if (this.#looking) return
+      this.#looking = true
       TaskQueue.queueTask(() => {
-        this.looking = false
-        this.startNext()
+        this.#looking = false
+        this.#startNext()
       })
     }
 
-    private startNext(): void {
+    #startNext(): void {
       const { next, others } = nextOf(this.transactions)
       if (next === undefined) return
       next.addEventListener("complete", this.processTransactions)
@@ -204,9 +205,12 @@ const databaseClass = (original: FakeIndexedDb["Database"]): FakeIndexedDb["Data
     }
   }
 
+/** Parts of a key path that aren't text are used as text, so that is what is stored. */
+const keyPathOf = (keyPath: KeyPath): KeyPath => (Array.isArray(keyPath) ? keyPath.map(String) : keyPath)
+
 const indexSchema = (index: RawIndex): IndexSchema => ({
   name: index.name,
-  keyPath: index.keyPath,
+  keyPath: keyPathOf(index.keyPath),
   multiEntry: index.multiEntry,
   unique: index.unique,
   collection: index.records.collection
@@ -214,7 +218,7 @@ const indexSchema = (index: RawIndex): IndexSchema => ({
 
 const storeSchema = (store: RawObjectStore): StoreSchema => ({
   name: store.name,
-  keyPath: store.keyPath,
+  keyPath: keyPathOf(store.keyPath),
   autoIncrement: store.autoIncrement,
   ...(store.keyGenerator === null ? {} : { generated: store.keyGenerator.num }),
   collection: store.records.collection,
@@ -235,30 +239,30 @@ const transactionClass = (
   original: Class<ReadonlyArray<unknown>, Transaction>
 ): Class<ReadonlyArray<unknown>, Transaction> =>
   class FDBTransaction extends original {
-    private readonly touched = new Set<Records>()
+    readonly #touched = new Set<Records>()
 
-    private get space(): RecordSpace {
+    get #space(): RecordSpace {
       return this.db._rawDatabase.space
     }
 
-    private commit(): void {
+    #stage(): void {
       const database = this.db._rawDatabase
-      const { touched } = this
+      const touched = this.#touched
       if (this.mode === "versionchange") {
-        this.space.commitUpgrade({ database: database.name, schema: schemaOf(database), touched })
+        this.#space.commitUpgrade({ database: database.name, schema: schemaOf(database), touched })
       } else {
         const generates = [...this._scope].some((name) => database.rawObjectStores.get(name)?.autoIncrement === true)
-        this.space.commit({ database: database.name, touched }, generates ? schemaOf(database) : undefined)
+        this.#space.commit({ database: database.name, touched }, generates ? schemaOf(database) : undefined)
       }
       touched.clear()
     }
 
-    private tryToCommit(): boolean {
+    #tryToStage(): boolean {
       try {
-        this.commit()
+        this.#stage()
         return true
       } catch (cause) {
-        const error = this.space.failed(cause)
+        const error = this.#space.failed(cause)
         this._abort(error.name)
         this.error = error
         return false
@@ -268,18 +272,18 @@ const transactionClass = (
     /** Is called for each request, and once more when none is left: then it commits. */
     override _start(): void {
       const idle = this._state !== "finished" && this._requests.every(({ request }) => request.readyState === "done")
-      if (idle && this.mode !== "readonly" && !this.tryToCommit()) return
-      this.space.run(this.touched, () => super._start())
+      if (idle && this.mode !== "readonly" && !this.#tryToStage()) return
+      this.#space.run(this.#touched, () => super._start())
     }
 
     override _abort(errorName: string | null): void {
-      this.space.rollingBack = true
+      this.#space.rollingBack = true
       try {
         super._abort(errorName)
       } finally {
-        this.space.rollingBack = false
-        this.space.abort(this.touched)
-        this.touched.clear()
+        this.#space.rollingBack = false
+        this.#space.abort(this.#touched)
+        this.#touched.clear()
       }
     }
   }

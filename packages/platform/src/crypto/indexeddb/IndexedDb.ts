@@ -52,16 +52,16 @@ export interface IndexedDb {
 
 /** The databases that a factory knows, which are forgotten when nobody has them open. */
 class Databases extends Map<string, RawDatabase> {
-  private readonly space: RecordSpace
-  private failure: DOMException | undefined
+  readonly #space: RecordSpace
+  #failure: DOMException | undefined
 
   constructor(space: RecordSpace) {
     super()
-    this.space = space
+    this.#space = space
   }
 
   override set(name: string, database: RawDatabase): this {
-    database.space = this.space
+    database.space = this.#space
     return super.set(name, database)
   }
 
@@ -71,18 +71,18 @@ class Databases extends Map<string, RawDatabase> {
    */
   override delete(name: string): boolean {
     try {
-      this.space.deleteDatabase(name)
+      this.#space.deleteDatabase(name)
       return super.delete(name)
     } catch (cause) {
-      this.failure = this.space.failed(cause)
+      this.#failure = this.#space.failed(cause)
       return false
     }
   }
 
   /** Why the last deletion failed, once. */
   takeFailure(): DOMException | undefined {
-    const { failure } = this
-    this.failure = undefined
+    const failure = this.#failure
+    this.#failure = undefined
     return failure
   }
 
@@ -160,7 +160,7 @@ const factoryClass = (fake: FakeIndexedDb, space: RecordSpace) =>
     override _databases: Databases = new Databases(space)
 
     /** Brings a database to what is stored, unless it is open: then it is what is stored. */
-    private refresh(name: string): void {
+    #refresh(name: string): void {
       if ((this._databases.get(name)?.connections.length ?? 0) > 0) return
       const schema = space.schemaOf(name)
       if (schema === undefined) this._databases.forget(name)
@@ -168,9 +168,9 @@ const factoryClass = (fake: FakeIndexedDb, space: RecordSpace) =>
     }
 
     /** Why a request for a database fails before it begins. */
-    private whyRefused(name: string, why: (stored: number | undefined) => DOMException | undefined) {
+    #whyRefused(name: string, why: (stored: number | undefined) => DOMException | undefined) {
       try {
-        this.refresh(name)
+        this.#refresh(name)
         return space.writable ? undefined : why(this._databases.get(name)?.version)
       } catch (cause) {
         return space.failed(cause)
@@ -180,14 +180,14 @@ const factoryClass = (fake: FakeIndexedDb, space: RecordSpace) =>
     override open(...args: ReadonlyArray<unknown>): Request {
       if (args.length === 0) return super.open()
       const [name, version] = [String(args[0]), args[1]]
-      const error = this.whyRefused(name, (stored) => whyNotReadable(name, version, stored))
+      const error = this.#whyRefused(name, (stored) => whyNotReadable(name, version, stored))
       return error === undefined ? super.open(name, ...args.slice(1)) : refused(fake, error)
     }
 
     override deleteDatabase(...args: ReadonlyArray<unknown>): Request {
       if (args.length === 0) return super.deleteDatabase()
       const name = String(args[0])
-      const error = this.whyRefused(
+      const error = this.#whyRefused(
         name,
         () => new DOMException(`only the owner of the stream deletes the database "${name}"`, "ReadOnlyError")
       )
@@ -196,7 +196,7 @@ const factoryClass = (fake: FakeIndexedDb, space: RecordSpace) =>
     }
 
     override async databases(): ReturnType<Factory["databases"]> {
-      for (const name of space.databases()) this.refresh(name)
+      for (const name of space.databases()) this.#refresh(name)
       return super.databases()
     }
   }

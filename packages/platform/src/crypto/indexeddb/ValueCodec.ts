@@ -210,8 +210,8 @@ class Decoder {
     const object: { [name: string]: unknown } = {}
     for (let left = this.integer(); left > 0; left--) {
       const name = this.text(this.byte())
-      // A plain assignment would set the prototype.
-      if (name === "__proto__") Object.defineProperty(object, name, { ...property, value: this.value() })
+      // Assigning what the prototype has could call a setter, and `__proto__` is one.
+      if (name in object) Object.defineProperty(object, name, { ...property, value: this.value() })
       else object[name] = this.value()
     }
     return object
