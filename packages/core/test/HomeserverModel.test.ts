@@ -75,6 +75,16 @@ describe("HomeserverModel sessions", () => {
     get(Model.refresh(state, second.refreshToken!, 300_003))
   })
 
+  it("takes no token of a device's former life", () => {
+    const { state, alice } = makeWorld()
+    const login = { user: "alice", password: "secret", deviceId: "PHONE", withRefresh: true }
+    const former = get(Model.logIn(state, login, 0))
+    Model.removeDevices(state, alice.user, ["PHONE"])
+    assert.strictEqual(refusal(Model.refresh(state, former.refreshToken!, 0)).errcode, "M_UNKNOWN_TOKEN")
+    get(Model.logIn(state, login, 0))
+    assert.strictEqual(refusal(Model.authenticate(state, former.accessToken, 0)).errcode, "M_UNKNOWN_TOKEN")
+  })
+
   it("forgets a device with its queue on log-out", () => {
     const { state, alice } = makeWorld()
     Model.logOut(state, alice)

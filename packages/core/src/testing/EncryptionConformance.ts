@@ -563,6 +563,19 @@ export const encryptionConformance = <E>(
     }
 
     test(
+      "aren't deleted by an authentication that was begun for something else",
+      Effect.fnUntraced(function* (harness) {
+        const { alice, request } = harness
+        const phone = yield* harness.logIn(alice)
+        const begun = yield* request(alice, deletions["DELETE /devices/{deviceId}"](phone))
+        const asked = deletions["POST /delete_devices"](phone)
+        const auth = passwordAuth(harness, alice, { session: begun.json.session })
+        assert.strictEqual((yield* request(alice, { ...asked, body: { ...asked.body, auth } })).status, 403)
+        assert.strictEqual(yield* reasonOf(ask(phone)), "none")
+      })
+    )
+
+    test(
       "tell their owner's others when they come",
       Effect.fnUntraced(function* (harness) {
         const { alice } = harness
