@@ -109,15 +109,19 @@ export class CryptoEngine extends Context.Service<
       fence: Fence,
       room: { readonly roomId: RoomId; readonly users: ReadonlyArray<UserId>; readonly settings: RoomKeySettings }
     ): Effect.Effect<Changed<ReadonlyArray<OutgoingRequest>>, CryptoError>
-    /** The content of the `m.room.encrypted` event to send. After `shareRoomKey`; fails with `CryptoFailed` if there is no key. */
+    /**
+     * The content of the `m.room.encrypted` event to send. Each time after `shareRoomKey`, which finds out if the key is still
+     * good; fails with `CryptoFailed` otherwise.
+     */
     encrypt(
       fence: Fence,
       event: { readonly roomId: RoomId; readonly type: string; readonly content: JsonObject }
     ): Effect.Effect<Changed<JsonObject>, CryptoError>
 
     /**
-     * Makes this account's cross-signing keys, unless it has them (`reset`: in any case), and gives the requests that publish
-     * them, to be sent in order. The one of kind `deviceSigning` may need the user's password.
+     * Makes this account's cross-signing keys, unless this device has them (`reset`: in any case), and gives the requests that
+     * publish them, to be sent in order; sending them again does nothing. The one of kind `deviceSigning` may need the user's
+     * password. Fails with `CryptoFailed`, without `reset`, when the account has keys that this device hasn't.
      */
     bootstrapCrossSigning(
       fence: Fence,

@@ -8,7 +8,8 @@
  *
  * Gotchas:
  * - The machine is remade in 5 ms. So whatever goes wrong, it is thrown away, and never repaired.
- * - `encrypt` traps in Rust when a room has no key; the rooms that have one are known here, and others are refused before.
+ * - `encrypt` traps in Rust when a room has no key, or one that is used up, which only sharing finds out; so each sharing is
+ *   good for one event, and others are refused before.
  * - Ids of the machine's requests change each time it is asked; what is to be sent doesn't, until it was sent.
  *
  * Not here: the machine and its errors (`OlmMachine.ts`), reading events of rooms (`OlmReader.ts`).
@@ -232,7 +233,7 @@ const settingsOf = (sdk: CryptoSdk, settings: CryptoEngine.RoomKeySettings): Sdk
 
 // --- the engine
 
-/** What is in memory: a machine, and which rooms have a key in it. */
+/** What is in memory: a machine, and which rooms have a key in it that is good for one event more. */
 interface Loaded {
   readonly machine: Machine
   readonly keyed: Set<string>
@@ -409,20 +410,29 @@ type Encrypt = Parameters<CryptoEngine.CryptoEngine["Service"]["encrypt"]>[1]
 
 const encrypt = (env: Env, { content, roomId, type }: Encrypt) =>
   change(env, "encrypt an event", ({ keyed, machine }) =>
-    keyed.has(roomId)
+    // It may be used up by this one.
+    keyed.delete(roomId)
       ? machine.call("encrypt an event", async (olm, sdk) =>
           jsonOf(await olm.encryptRoomEvent(new sdk.RoomId(roomId), type, JSON.stringify(content)))
         )
       : Effect.fail(
-          failed("encrypt an event", `the room ${roomId} has no key to encrypt with; share one first (shareRoomKey)`)
+          failed(
+            "encrypt an event",
+            `the room ${roomId} may have no key to encrypt with; share one first (shareRoomKey)`
+          )
         )
   )
 
+const elsewhere =
+  "the account has cross-signing keys already, and this device hasn't got the private ones; verify this device from the one that has them, or make new keys with `reset`, after which everybody who verified this account must do so again"
+
 const bootstrapCrossSigning = (env: Env, { reset }: { readonly reset: boolean }) =>
   change(env, "make cross-signing keys", ({ machine }) =>
-    machine.call("make cross-signing keys", async (olm) => {
+    machine.call("make cross-signing keys", async (olm, sdk) => {
       const { hasMaster, hasSelfSigning, hasUserSigning } = await olm.crossSigningStatus()
-      if (!reset && hasMaster && hasSelfSigning && hasUserSigning) return []
+      const isOurs = hasMaster && hasSelfSigning && hasUserSigning
+      const known = await olm.getIdentity(new sdk.UserId(env.account.session.userId))
+      if (!reset && !isOurs && known !== undefined) throw new Error(elsewhere)
       const made = await olm.bootstrapCrossSigning(reset)
       const signing: CryptoEngine.OutgoingRequest = {
         id: unmarked,

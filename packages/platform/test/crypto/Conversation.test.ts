@@ -246,6 +246,38 @@ describe("A room's key", () => {
     })
   )
 
+  it.live("is shared again until it was, also after a reload in between", () =>
+    Effect.gen(function* () {
+      const { alice, bob, room, sim } = yield* couple
+      yield* Kit.share(bob, room)
+      yield* Kit.settle(alice)
+      yield* Kit.change(alice, (engine, fence) => engine.track(fence, room.users))
+      yield* Kit.settle(alice)
+      const asked = { ...room, settings: Kit.defaultSettings }
+      const lost = yield* Kit.change(alice, (engine, fence) => engine.shareRoomKey(fence, asked))
+      assert.lengthOf(lost, 1)
+      yield* alice.engine.reload(alice.fence)
+      const event = yield* Kit.send(sim, alice, room, "hello")
+      yield* Kit.receive(bob)
+      assert.strictEqual(yield* Kit.read(bob, room, event), "hello")
+    })
+  )
+
+  it.live("is good for one event each time that it is shared, since only sharing finds out that it is used up", () =>
+    Effect.gen(function* () {
+      const { alice, bob, room, sim } = yield* couple
+      const unshared = yield* Effect.flip(Kit.sendNow(sim, alice, room, "1"))
+      assert.strictEqual(unshared.reason._tag, "CryptoFailed")
+      assert.include(unshared.message, "shareRoomKey")
+      yield* Kit.send(sim, alice, room, "1", { rotationPeriodMessages: 1 })
+      const usedUp = yield* Effect.flip(Kit.sendNow(sim, alice, room, "2"))
+      assert.strictEqual(usedUp.reason._tag, "CryptoFailed")
+      const event = yield* Kit.send(sim, alice, room, "2", { rotationPeriodMessages: 1 })
+      yield* Kit.receive(bob)
+      assert.strictEqual(yield* Kit.read(bob, room, event), "2")
+    })
+  )
+
   it.live("reaches fifty devices", () =>
     Effect.gen(function* () {
       const sim = yield* Kit.openHomeserver
