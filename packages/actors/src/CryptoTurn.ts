@@ -22,7 +22,7 @@ import {
   StoreError,
   SyncStore
 } from "@twinloop/core"
-import { Context, Effect, Exit, Latch, Layer, Semaphore } from "effect"
+import { Context, Effect, Exit, Latch, Layer, Schema, Semaphore } from "effect"
 import * as EncryptionNews from "./EncryptionNews.ts"
 
 /** What can end a turn. `StaleGeneration` also when this process doesn't own the stream. */
@@ -83,6 +83,12 @@ interface Owned {
   loaded: boolean
 }
 
+/** Whether the stream has another owner by now, or none that is this process. */
+export const isStale = (error: { readonly _tag: string }): boolean =>
+  isStoreError(error) && error.reason._tag === "StaleGeneration"
+
+const isStoreError = Schema.is(StoreError.StoreError)
+
 const notOwned = new StoreError.StoreError({
   operation: "use the end-to-end machine",
   reason: new StoreError.StaleGeneration({
@@ -108,6 +114,14 @@ const make = Effect.gen(function* () {
       return Effect.andThen(current.grant.markDirty, engine.discard)
     })
 
+  /** Ends turns under a grant that is known to be stale: the extension loop learns of its loss by itself, a little later. */
+  const shut = (current: Owned) =>
+    Effect.suspend(() => {
+      if (owned !== current) return Effect.void
+      owned = undefined
+      return Effect.asVoid(opened.close)
+    })
+
   const ensureLoaded = Effect.fnUntraced(function* (current: Owned) {
     if (current.loaded) return
     yield* engine.reload(current.fence)
@@ -123,7 +137,8 @@ const make = Effect.gen(function* () {
         yield* current.grant.markDirty
         const result = yield* ensureLoaded(current).pipe(
           Effect.andThen(body(current)),
-          Effect.onExit((exit) => (Exit.isFailure(exit) ? voided(current) : Effect.void))
+          Effect.onExit((exit) => (Exit.isFailure(exit) ? voided(current) : Effect.void)),
+          Effect.tapError((error) => (isStale(error) ? shut(current) : Effect.void))
         )
         yield* current.grant.markClean
         return result

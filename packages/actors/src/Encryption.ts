@@ -21,7 +21,7 @@ import {
   SyncConfig
 } from "@twinloop/core"
 import { Context, Effect, Layer, Schema, Semaphore } from "effect"
-import { CryptoTurn } from "./CryptoTurn.ts"
+import { CryptoTurn, isStale } from "./CryptoTurn.ts"
 import { OutgoingRequests } from "./OutgoingRequests.ts"
 
 /**
@@ -92,9 +92,6 @@ export class Encryption extends Context.Service<
 
 /** How often something is begun again because the stream was lost in the middle of it. */
 const LOSSES = 5
-
-const isStale = (error: EncryptionError): boolean =>
-  error._tag === "StoreError" && error.reason._tag === "StaleGeneration"
 
 const isAuthAsked = (
   error: HomeserverError.HomeserverError
