@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
 import { SqliteStores } from "@twinloop/platform"
-import type { SyncConfig } from "@twinloop/core"
 import { Effect, Layer } from "effect"
 import type { LeaseLine, LeaseProgramOptions } from "./fixtures/lease.ts"
 import * as Program from "./Program.ts"
@@ -34,7 +33,7 @@ const makeDatabase = Effect.gen(function* () {
 const start = Effect.fnUntraced(function* (
   database: string,
   role: string,
-  options: { readonly clockOffsetMillis?: number; readonly config?: Partial<SyncConfig.SyncConfigShape> } = {}
+  options: Partial<Omit<LeaseProgramOptions, "database">> = {}
 ) {
   const all: LeaseProgramOptions = { database, ...options, config: { role, ...options.config } }
   const program = yield* Program.start<LeaseLine>("./fixtures/lease.ts", JSON.stringify(all))
@@ -209,6 +208,52 @@ describe("DistributedSemaphore between processes", () => {
       // A waiter that is handed the lease has 1 s to confirm it; a dead one isn't waited for.
       assert.isBelow(taken.atMillis - releasing, 900)
       assert.strictEqual(yield* TemporaryDatabase.waiters(database, "stream"), 0)
+    })
+  )
+
+  /** A holder that yields, and a waiter in a hurry: how long it takes until the one knows, and until the other owns. */
+  const hurriedHandover = Effect.fnUntraced(function* (options: Partial<LeaseProgramOptions>) {
+    const database = yield* makeDatabase
+    const [holder, waiter] = yield* Effect.all([start(database, "a", options), start(database, "b", options)], {
+      concurrency: 2
+    })
+    yield* holder.send("yield")
+    const held = yield* untilTaken(holder)
+    yield* waiter.send("take")
+    yield* untilWaiting(database, 1)
+    assert.isFalse(
+      (yield* holder.lines).some((line) => line.event === "wanted"),
+      "it only waits"
+    )
+    yield* waiter.send("hurry")
+    const atMillis = (line: LeaseLine) => ("atMillis" in line ? line.atMillis : NaN)
+    const hurried = yield* waiter.until("hurry", (line) => line.event === "hurried")
+    const wanted = yield* holder.until("be wanted", (line) => line.event === "wanted")
+    const taken = yield* untilTaken(waiter)
+    assert.strictEqual(taken.generation, held.generation + 1)
+    const since = (millis: number) => millis - atMillis(hurried.line)
+    return { wanted: since(atMillis(wanted.line)), taken: since(taken.atMillis) }
+  })
+
+  it.live("yields to a waiter in a hurry, by signal", () =>
+    Effect.gen(function* () {
+      const rounds = yield* Effect.forEach([1, 2, 3, 4, 5], () => Effect.scoped(hurriedHandover({})))
+      const list = rounds
+        .map(({ taken, wanted }) => `${taken.toFixed(1)} (known after ${wanted.toFixed(1)})`)
+        .join(", ")
+      console.log(`hurry to ownership by signal: ${list} ms`)
+      // A look comes after 1 s, and a renewal after 3.3 s.
+      assert.isBelow(Math.max(...rounds.map(({ taken }) => taken)), 900)
+    })
+  )
+
+  it.live("I10: yields to a waiter in a hurry at the next renewal when there are no signals", () =>
+    Effect.gen(function* () {
+      const config = { leaseMillis: 6_000, renewMillis: 1_000, waitPollMillis: 500 }
+      const { taken, wanted } = yield* hurriedHandover({ isMute: true, config })
+      console.log(`hurry to ownership without signals: ${taken.toFixed(1)} (known after ${wanted.toFixed(1)}) ms`)
+      assert.isBelow(wanted, config.renewMillis + 900)
+      assert.isBelow(taken, config.renewMillis + config.waitPollMillis + 900)
     })
   )
 
