@@ -20,6 +20,7 @@ import { Effect, Layer, Predicate, Ref } from "effect"
 import type { Scope } from "effect"
 import type * as SqliteClient from "../sqlite/SqliteClient.ts"
 import type { CryptoSdk } from "./CryptoWasm.ts"
+import { userIdOf, userIdsOf } from "./MachineIds.ts"
 import * as OlmMachine from "./OlmMachine.ts"
 import type { StoreKey } from "./StoreKey.ts"
 
@@ -31,21 +32,6 @@ const jsonOf = (text: string): MatrixEvent.JsonObject => JSON.parse(text) as Mat
 
 const failed = (operation: string, message: string): CryptoError.CryptoError =>
   new CryptoError.CryptoError({ operation, reason: new CryptoError.CryptoFailed({ message }) })
-
-// --- ids
-
-/** A Matrix user id that the machine takes, or `undefined`. The machine keeps what it is given, so each call makes its own. */
-const userIdOf = (sdk: CryptoSdk, text: string): Sdk.UserId | undefined => {
-  try {
-    return new sdk.UserId(text)
-  } catch {
-    // The id is a stranger's word: what can't be one is told by who asks.
-    return undefined
-  }
-}
-
-const userIdsOf = (sdk: CryptoSdk, texts: ReadonlyArray<string>): Array<Sdk.UserId> =>
-  texts.flatMap((text) => userIdOf(sdk, text) ?? [])
 
 // --- receiving
 

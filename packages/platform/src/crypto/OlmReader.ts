@@ -17,6 +17,7 @@ import { Effect, Layer, Predicate, Semaphore } from "effect"
 import type { Scope } from "effect"
 import type * as SqliteClient from "../sqlite/SqliteClient.ts"
 import type { CryptoSdk } from "./CryptoWasm.ts"
+import { roomIdOf, userIdOf } from "./MachineIds.ts"
 import * as OlmMachine from "./OlmMachine.ts"
 import type { StoreKey } from "./StoreKey.ts"
 
@@ -152,9 +153,10 @@ const decryptWith = (
   sessionId: string
 ): Call<EventDecryptor.Decryption> =>
   machine.call(DECRYPT, async (olm, sdk): Promise<EventDecryptor.Decryption> => {
+    const room = roomIdOf(sdk, roomId)
+    if (room === undefined) return undecryptable("Malformed", { sessionId })
     const settings = new sdk.DecryptionSettings(sdk.TrustRequirement.Untrusted)
     try {
-      const room = new sdk.RoomId(roomId)
       return decryptedOf(sdk, event, await olm.decryptRoomEvent(eventFor(roomId, event), room, settings), sessionId)
     } catch (cause) {
       if (!isRefusal(cause) || isStoreFailure(cause)) throw cause
@@ -245,9 +247,10 @@ const make: Effect.Effect<
       }),
     devices: (userId) =>
       using((current) =>
-        current.call("read a user's devices", async (olm, sdk) =>
-          (await olm.getUserDevices(new sdk.UserId(userId))).devices().map(deviceOf)
-        )
+        current.call("read a user's devices", async (olm, sdk) => {
+          const user = userIdOf(sdk, userId)
+          return user === undefined ? [] : (await olm.getUserDevices(user)).devices().map(deviceOf)
+        })
       ).pipe(Effect.catchIf(isNoStore, () => Effect.succeed([]))),
     status: usingFresh((current) => statusOf(current, session)).pipe(
       Effect.catchIf(isNoStore, () => Effect.succeed(emptyStatus))
