@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { DatabaseSync } from "node:sqlite"
@@ -14,7 +14,7 @@ const flagsOf = {
   dev: ["--homeserver", "--rooms", "--keep", "--json"],
   homeserver: ["--port", "--user", "--no-user", "--rooms", "--with-parent", "--json"],
   login: ["--user", "--by", "--database", "--json"],
-  run: ["--database", "--role", "--deadline", "--with-parent", "--exit-on-terminal", "--json"],
+  run: ["--database", "--role", "--deadline", "--with-parent", "--exit-on-terminal", "--key-file", "--json"],
   status: ["--database", "--pid", "--json"],
   lease: ["--database", "--pid", "--json"],
   suspend: ["--database", "--pid", "--deadline", "--json"],
@@ -161,6 +161,50 @@ describe("twinloop", () => {
     })
   )
 
+  it.live("ends with 4 when the key isn't that of the stored end-to-end keys, and changes nothing", () =>
+    Effect.gen(function* () {
+      const account = yield* Account.make
+      const { database } = account
+      const keyFile = `${database}.key`
+      const run = (...args: ReadonlyArray<string>) => twinloop(["run", "--json", "--database", database, ...args])
+      const stored = TemporaryDatabase.all<object>(database, `SELECT * FROM crypto_record ORDER BY collection, key`)
+
+      const first = yield* Account.startCommand(account, "main")
+      yield* first.until("say where the key is", (event) => event.event === "encryption" && event.keyFile === keyFile)
+      yield* first.until("own the stream", Account.owns)
+      yield* first.signal("SIGTERM")
+      assert.strictEqual(yield* first.ended, 0)
+      assert.strictEqual(statSync(keyFile).mode & 0o777, 0o600)
+      const key = readFileSync(keyFile, "utf8")
+      const keys = yield* stored
+      assert.isNotEmpty(keys)
+
+      renameSync(keyFile, `${keyFile}.elsewhere`)
+      assert.include(assertFailure(yield* run(), 4), `the key file ${keyFile} is missing`)
+      assert.isFalse(existsSync(keyFile))
+      writeFileSync(keyFile, `${Buffer.alloc(32, 1).toString("base64")}\n`, { mode: 0o600 })
+      assert.include(assertFailure(yield* run(), 4), "the key doesn't open the end-to-end keys")
+      writeFileSync(keyFile, "half a k")
+      assert.include(assertFailure(yield* run(), 4), "bytes instead of 32")
+      writeFileSync(keyFile, key)
+      chmodSync(keyFile, 0o644)
+      assert.include(assertFailure(yield* run(), 4), "can be read by other users")
+      assert.deepStrictEqual(yield* stored, keys)
+
+      const elsewhere = yield* Program.start<RunEvent>(
+        Program.TWINLOOP,
+        "run",
+        "--json",
+        "--with-parent",
+        "--database",
+        database,
+        "--key-file",
+        `${keyFile}.elsewhere`
+      )
+      yield* elsewhere.until("own the stream", Account.owns)
+    })
+  )
+
   it.live("logs in with a secret from standard input, and never shows it", () =>
     Effect.gen(function* () {
       const account = yield* Account.make
@@ -227,7 +271,15 @@ describe("twinloop", () => {
           assert.strictEqual(answers[0]?.["pid"], owner.pid)
           return answers[0]!
         })
-      assert.deepInclude(yield* ask("status"), { role: "one", state: "running", rooms: 3, userId: "@alice:scripted" })
+      const status = yield* ask("status")
+      assert.deepInclude(status, { role: "one", state: "running", rooms: 3, userId: "@alice:scripted" })
+      const { fingerprint, ...encryption } = status["encryption"] as { readonly [key: string]: unknown }
+      assert.match(String(fingerprint), /^[A-Za-z0-9+/]{43}$/)
+      const keyFile = `${account.database}.key`
+      assert.deepStrictEqual(encryption, { keyFile, isVerified: false, roomKeys: 0, oneTimeKeyConflicts: 0 })
+      const asText = yield* twinloop(["status", "--database", account.database])
+      assert.include(asText.out, `encryption device ${String(fingerprint)}, not verified`)
+      assert.include(asText.out, `0 room keys, 0 one-time key conflicts; key in ${keyFile}`)
       assert.deepInclude(yield* ask("lease", "--pid", `${owner.pid}`), {
         name: "extension",
         isMine: true,

@@ -164,6 +164,8 @@ export class ScriptedHomeserver {
       })
     }
     if (path === "v3/account/whoami") return answer(response, 200, { user_id: USER, device_id: DEVICE })
+    if (path === "v3/keys/upload") return answer(response, 200, { one_time_key_counts: { signed_curve25519: 50 } })
+    if (path === "v3/keys/query") return answer(response, 200, { device_keys: {} })
     if (path.endsWith("simplified_msc3575/sync")) return this.sync(url, body, response)
     return answer(response, 404, { errcode: "M_UNRECOGNIZED", error: "not part of the script" })
   }

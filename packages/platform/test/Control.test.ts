@@ -23,7 +23,8 @@ const status: Status = {
   state: "running",
   main: { state: "Loading", loaded: 20, total: 200 },
   lease: { holder: "main-1", isMine: true, generation: 7, waiters: ["standby-2"] },
-  rooms: 200
+  rooms: 200,
+  encryption: { keyFile: "/a.db.key", fingerprint: "abc", isVerified: true, roomKeys: 3, oneTimeKeyConflicts: 0 }
 }
 
 const handlers: ControlServer.ControlHandlers = {

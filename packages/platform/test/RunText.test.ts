@@ -41,6 +41,14 @@ describe("RunText", () => {
     assert.deepStrictEqual(linesOf(states), [`running  main: trying again: ${refused}; extension: in sync`])
   })
 
+  it("says where the key is, and how to treat it", () => {
+    const event: RunEvent = { event: "encryption", atMillis: 0, keyFile: "a.db.key" }
+    assert.strictEqual(
+      RunText.line(event),
+      "encrypted: the key to the end-to-end keys is in a.db.key; keep it with the database, as safe as a password"
+    )
+  })
+
   it("prints what both loops say once", () => {
     assert.deepStrictEqual(linesOf([state("Offline", failing(refused, 1), failing(refused, 2))]), [
       `offline  both loops: trying again: ${refused}`

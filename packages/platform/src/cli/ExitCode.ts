@@ -54,7 +54,11 @@ const reasonCodes: { readonly [tag: string]: number } = {
   InvalidHomeserverUrl: exitCodes.homeserver,
   Unreachable: exitCodes.homeserver,
   NoSlidingSync: exitCodes.homeserver,
-  NotRunning: exitCodes.notRunning
+  NotRunning: exitCodes.notRunning,
+  CryptoWrongKey: exitCodes.database,
+  CryptoForeignStore: exitCodes.database,
+  CryptoStoreNewer: exitCodes.database,
+  CryptoStoreFailed: exitCodes.database
 }
 
 const tagOf = (value: unknown): string =>

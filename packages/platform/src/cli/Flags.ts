@@ -12,6 +12,18 @@ export const database = Flag.String("database").pipe(
   Flag.withDefault("twinloop.db")
 )
 
+/** Where the key of the account's end-to-end keys is kept. */
+export const keyFile = Flag.String("key-file").pipe(
+  Flag.withMetavar("FILE"),
+  Flag.withDescription(
+    "File with the key under which the end-to-end keys in the database are encrypted; made when there are none yet. Default: the database's name with .key"
+  ),
+  Flag.optional
+)
+
+/** The key file that goes with a database unless another one is named. */
+export const keyFileOf = (database: string): string => `${database}.key`
+
 /** Machine-readable output. */
 export const json = Flag.Boolean("json").pipe(
   Flag.withDescription("Print JSON instead of text: one object, or one per line while running"),

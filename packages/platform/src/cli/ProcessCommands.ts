@@ -2,7 +2,7 @@
 import { Effect, FileSystem, Option, Result } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlClient from "../control/ControlClient.ts"
-import type { LeaseStatus, StopReport, Status } from "../control/ControlProtocol.ts"
+import type { EncryptionStatus, LeaseStatus, StopReport, Status } from "../control/ControlProtocol.ts"
 import * as ExitCode from "./ExitCode.ts"
 import { CommandFailed } from "./ExitCode.ts"
 import * as Flags from "./Flags.ts"
@@ -87,12 +87,22 @@ const leaseText = (lease: LeaseStatus | undefined): ReadonlyArray<string> =>
         ...(lease.waiters ?? []).map((waiter) => `             waiting: ${waiter}`)
       ]
 
+const encryptionText = (encryption: EncryptionStatus | undefined): ReadonlyArray<string> => {
+  if (encryption === undefined) return []
+  const { error, fingerprint = "none yet", isVerified, keyFile, oneTimeKeyConflicts, roomKeys } = encryption
+  return [
+    `  encryption ${error ?? `device ${fingerprint}, ${isVerified === true ? "verified" : "not verified"}`}`,
+    `             ${roomKeys ?? 0} room keys, ${oneTimeKeyConflicts ?? 0} one-time key conflicts; key in ${keyFile ?? "an unknown file"}`
+  ]
+}
+
 const statusText = (pid: number, status: Status): ReadonlyArray<string> => [
   `process ${pid} (${status.role}): ${status.state}${status.error === undefined ? "" : `: ${status.error}`}`,
   `  account    ${status.userId ?? "unknown"} at ${status.homeserver ?? "unknown"}`,
   ...loopText("main", status.main),
   ...loopText("extension", status.extension),
   ...leaseText(status.lease),
+  ...encryptionText(status.encryption),
   `  rooms ${status.rooms ?? 0}, inbox ${status.inbox ?? 0}, quarantined ${status.quarantined ?? 0}`
 ]
 

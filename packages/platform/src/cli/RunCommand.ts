@@ -1,9 +1,10 @@
 /** `twinloop run`: follows an account until stopped, and prints what happens. */
 import { Inbox, SyncService } from "@twinloop/actors"
-import { RoomList, type SyncStore } from "@twinloop/core"
-import { Clock, Console, Deferred, Effect, FileSystem, Layer, Ref, Schedule, Schema, Stream } from "effect"
+import { EventDecryptor, RoomList, SupervisionPolicy, type SyncStore } from "@twinloop/core"
+import { Clock, Console, Deferred, Effect, FileSystem, Layer, Option, Ref, Schedule, Schema, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlServer from "../control/ControlServer.ts"
+import { StoreKey } from "../crypto/StoreKey.ts"
 import * as Lifecycle from "../lifecycle/Lifecycle.ts"
 import * as Twinloop from "../Twinloop.ts"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
@@ -100,6 +101,18 @@ const quietOf = (print: Print, by: "stop" | "suspend") =>
     return report
   })
 
+/**
+ * Opens the stored end-to-end keys once, so that a process whose key is not theirs doesn't begin. What may be otherwise in a
+ * moment is left to the loops.
+ */
+const tryKey = Effect.flatMap(EventDecryptor.EventDecryptor, ({ status }) =>
+  Effect.catchIf(
+    status,
+    (error) => SupervisionPolicy.classify(error).class !== "storeTerminal",
+    () => Effect.void
+  )
+)
+
 /** Follows the account until the operating system, an operator or the parent says stop. */
 export const follow = Effect.fnUntraced(function* (input: {
   readonly database: string
@@ -108,8 +121,13 @@ export const follow = Effect.fnUntraced(function* (input: {
   readonly role: string
   readonly withParent: boolean
   readonly exitOnTerminal?: boolean
+  /** Where the key is to the end-to-end keys; absent without end-to-end encryption. */
+  readonly keyFile?: string
 }) {
   const print = yield* printer(input.json)
+  const { keyFile } = input
+  yield* tryKey
+  if (keyFile !== undefined) yield* print({ event: "encryption", keyFile })
   const service = yield* SyncService.SyncService
   const startedAtMillis = yield* Clock.currentTimeMillis
   const stopped = yield* Deferred.make<void>()
@@ -125,7 +143,10 @@ export const follow = Effect.fnUntraced(function* (input: {
   const control = ControlServer.layer({
     directory: yield* SocketDirectory.forDatabase(input.database),
     handlers: {
-      status: Effect.provide(RunStatus.gather(startedAtMillis), services),
+      status: Effect.provide(
+        RunStatus.gather({ startedAtMillis, ...(keyFile !== undefined && { keyFile }) }),
+        services
+      ),
       suspend: (wish) => suspend(OPERATOR, wish ?? deadline),
       resume: service.resume({ by: OPERATOR }),
       stop: stopSoon
@@ -214,21 +235,21 @@ export const runCommand = Command.make(
       Flag.withDescription("End when it can't go on by itself: 3 logged out, 4 the database, 5 no sliding sync"),
       Flag.withDefault(false)
     ),
+    keyFile: Flags.keyFile,
     json: Flags.json
   },
-  (input) =>
-    Effect.andThen(
-      requireDatabase(input.database),
-      follow(input).pipe(
-        Effect.provide(
-          Layer.merge(
-            Twinloop.layer({ database: input.database, config: { role: input.role } }),
-            Lifecycle.layerSignals
-          )
-        ),
-        Effect.catchTag("NotLoggedIn", sayWhere(input.database))
+  (input) => {
+    const { database, role } = input
+    const keyFile = Option.getOrElse(input.keyFile, () => Flags.keyFileOf(database))
+    const encryption = StoreKey.layerFile(keyFile)
+    return Effect.andThen(
+      requireDatabase(database),
+      follow({ ...input, keyFile }).pipe(
+        Effect.provide(Layer.merge(Twinloop.layer({ database, encryption, config: { role } }), Lifecycle.layerSignals)),
+        Effect.catchTag("NotLoggedIn", sayWhere(database))
       )
     )
+  }
 ).pipe(
   Command.withDescription(
     "Follow the account until stopped: SIGINT and SIGTERM stop, ^Z suspends, a second SIGINT ends at once"

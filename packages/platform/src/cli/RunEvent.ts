@@ -62,5 +62,13 @@ export const QuietEvent = Schema.Struct({
   unfinished: Schema.Array(Schema.String)
 })
 
-export const RunEvent = Schema.Union([StateEvent, InboxEvent, RoomsEvent, QuietEvent])
+/** End-to-end encryption is on: the first event. */
+export const EncryptionEvent = Schema.Struct({
+  event: Schema.Literal("encryption"),
+  atMillis: Schema.Finite,
+  /** The file with the key to the end-to-end keys in the database: of no use without the database, nor that without it. */
+  keyFile: Schema.String
+})
+
+export const RunEvent = Schema.Union([StateEvent, InboxEvent, RoomsEvent, QuietEvent, EncryptionEvent])
 export type RunEvent = typeof RunEvent.Type

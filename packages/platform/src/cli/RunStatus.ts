@@ -1,9 +1,10 @@
 /** What a running process answers to `twinloop status`, gathered from its services. */
-import { SyncService } from "@twinloop/actors"
+import { Encryption, Metrics, SyncService } from "@twinloop/actors"
 import { Homeserver, LeaseStore, RoomList, SyncConfig, type SyncServiceMachine, SyncStore } from "@twinloop/core"
-import { Effect } from "effect"
+import { Effect, Metric } from "effect"
 import {
   ControlRefused,
+  type EncryptionStatus,
   type LeaseStatus,
   type LoopStatus,
   type ProcessState,
@@ -67,9 +68,28 @@ const countInbox = Effect.fnUntraced(function* (role: string) {
     .pipe(StoreFault.guard(client.config.filename, "count the inbox"))
 })
 
+/** Where the key is, and what is under it; why not, when that can't be read. */
+const encryptionStatus = Effect.fnUntraced(function* (keyFile: string) {
+  const read = yield* Effect.result((yield* Encryption.Encryption).status)
+  const { count } = yield* Metric.value(Metrics.oneTimeKeyConflicts)
+  const status: EncryptionStatus = { keyFile, oneTimeKeyConflicts: Number(count) }
+  if (read._tag === "Failure") return { ...status, error: read.failure.message }
+  const { deviceKeys, isDeviceVerified, roomKeys } = read.success
+  const known = { ...status, isVerified: isDeviceVerified, roomKeys }
+  return deviceKeys === undefined ? known : { ...known, fingerprint: deviceKeys.ed25519 }
+})
+
+/** What the status tells of the process itself. */
+export interface Running {
+  /** Unix milliseconds. */
+  readonly startedAtMillis: number
+  /** Absent without end-to-end encryption. */
+  readonly keyFile?: string
+}
+
 /** Gathers the status; a store that can't be read refuses with its reason. */
 export const gather = Effect.fn("RunStatus.gather")(
-  function* (startedAtMillis: number) {
+  function* ({ keyFile, startedAtMillis }: Running) {
     const { role } = yield* SyncConfig.SyncConfig
     const state = yield* (yield* SyncService.SyncService).state
     const stored = yield* (yield* SessionStore).load
@@ -86,7 +106,8 @@ export const gather = Effect.fn("RunStatus.gather")(
       lease: yield* leaseStatus,
       rooms: (yield* (yield* RoomList.RoomList).rooms).length,
       inbox: yield* countInbox(role),
-      quarantined: yield* (yield* SyncStore.SyncStore).quarantineCount
+      quarantined: yield* (yield* SyncStore.SyncStore).quarantineCount,
+      ...(keyFile === undefined ? {} : { encryption: yield* encryptionStatus(keyFile) })
     }
     return status
   },

@@ -79,6 +79,8 @@ const words = (event: RunEvent): string => {
       return `rooms: ${event.rooms}`
     case "inbox":
       return `to-device ${event.sequence}: ${event.type} from ${event.sender}${event.encryption === "none" ? "" : ` (${event.encryption})`}`
+    case "encryption":
+      return `encrypted: the key to the end-to-end keys is in ${event.keyFile}; keep it with the database, as safe as a password`
     case "quiet":
       return event.quiet
         ? `quiet after ${event.tookMillis} ms (${event.by})`

@@ -42,6 +42,23 @@ export const LeaseStatus = Schema.Struct({
 })
 export type LeaseStatus = typeof LeaseStatus.Type
 
+/** The account's end-to-end encryption on this device. */
+export const EncryptionStatus = Schema.Struct({
+  /** Where the key to the stored end-to-end keys is. */
+  keyFile: Schema.optionalKey(Schema.String),
+  /** Ed25519 key of this device, unpadded base64, for people to compare; absent until the first owner of the stream has made it. */
+  fingerprint: Schema.optionalKey(Schema.String),
+  /** Whether the account's own identity has signed this device. */
+  isVerified: Schema.optionalKey(Schema.Boolean),
+  /** Keys of rooms that are stored. */
+  roomKeys: Schema.optionalKey(Schema.Finite),
+  /** Uploads of one-time keys by this process that were refused because the homeserver has others under their ids. */
+  oneTimeKeyConflicts: Schema.optionalKey(Schema.Finite),
+  /** Why the keys can't be read. */
+  error: Schema.optionalKey(Schema.String)
+})
+export type EncryptionStatus = typeof EncryptionStatus.Type
+
 /** How a process is. */
 export const Status = Schema.Struct({
   pid: Schema.Finite,
@@ -60,7 +77,9 @@ export const Status = Schema.Struct({
   /** To-device events in the inbox that the application has not consumed. */
   inbox: Schema.optionalKey(Schema.Finite),
   /** Things that could not be understood and are kept aside (invariant I7). */
-  quarantined: Schema.optionalKey(Schema.Finite)
+  quarantined: Schema.optionalKey(Schema.Finite),
+  /** Absent without end-to-end encryption. */
+  encryption: Schema.optionalKey(EncryptionStatus)
 })
 export type Status = typeof Status.Type
 
