@@ -98,6 +98,11 @@ export class KeyServer {
     return inbox
   }
 
+  /** Puts messages back that were taken: nobody has acknowledged them. */
+  give(user: string, device: string, messages: ReadonlyArray<Json>): void {
+    this.inboxes[`${user}/${device}`] = [...messages]
+  }
+
   private upload(user: string, device: string, body: Json): Json {
     if (body["device_keys"] !== undefined) (this.devices[user] ??= {})[device] = body["device_keys"]
     const keys = Object.assign((this.oneTimeKeys[`${user}/${device}`] ??= {}), body["one_time_keys"])
