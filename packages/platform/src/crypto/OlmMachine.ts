@@ -9,6 +9,7 @@
  *
  * Gotchas: a call can't be taken back. When it is interrupted, or the machine is closed meanwhile, the Rust code may run on,
  * and what it then stores stays in a database object that nobody asks any more. Whoever interrupts must close the machine.
+ * Opening can't be interrupted: it takes milliseconds, and ends with its host at the latest.
  *
  * Not here: what is called (`OlmCrypto.ts`, `OlmReader.ts`), records (`indexeddb/IndexedDb.ts`).
  */
@@ -190,14 +191,14 @@ const run = <A>(
 const within =
   (host: Host, operation: string, millis: number) =>
   <A>(call: Effect.Effect<A, CryptoError.CryptoError>): Effect.Effect<A, CryptoError.CryptoError> =>
-    Effect.timeoutOrElse(call, {
-      duration: millis,
-      orElse: () =>
-        Effect.andThen(
-          Effect.sync(() => host.die(`${operation} took longer than ${millis} ms`)),
-          Effect.fail(failing(operation)(timedOut(millis)))
-        )
-    })
+    Effect.raceFirst(
+      call,
+      // The death of its host ends also a call that can't be interrupted.
+      Effect.interruptible(Effect.sleep(millis)).pipe(
+        Effect.andThen(Effect.sync(() => host.die(`${operation} took longer than ${millis} ms`))),
+        Effect.andThen(Effect.fail(failing(operation)(timedOut(millis))))
+      )
+    )
 
 const OPEN = "open the end-to-end keys"
 
@@ -322,6 +323,7 @@ export const open = (
       },
       whyNotOpen(session, filename)
     )
-    const olm = yield* within(host, OPEN, cryptoCallMillis)(opened)
+    // Opening goes on when it is interrupted, and the rest of it would find the next one's database.
+    const olm = yield* Effect.uninterruptible(within(host, OPEN, cryptoCallMillis)(opened))
     return makeMachine(surroundings, olm, cryptoCallMillis)
   })

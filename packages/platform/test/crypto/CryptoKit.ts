@@ -351,3 +351,9 @@ export const read = (
 /** Every row of the machine's, to be compared. */
 export const rows = ({ client }: Process): Effect.Effect<ReadonlyArray<unknown>> =>
   Effect.sync(() => client.now.all(`SELECT collection, hex(key), hex(value) FROM crypto_record ORDER BY 1, 2`))
+
+/** Deletes them all. */
+export const clear = ({ client, fence, store }: Process): Effect.Effect<void, StoreError.StoreError> => {
+  const all = client.now.all<{ collection: string; key: Uint8Array }>(`SELECT collection, key FROM crypto_record`)
+  return store.commitCrypto(fence, { crypto: all.map(({ collection, key }) => ({ collection, key, value: null })) })
+}
