@@ -226,7 +226,8 @@ export const make = Effect.fnUntraced(function* (
     keeper: yield* LeaseKeeper.make(semaphore)
   }
   // Before the keeper lets go, and after everything that is started below has ended.
-  yield* Effect.addFinalizer(() => env.turn.close)
+  yield* Effect.addFinalizer(() => Effect.andThen(env.turn.attach(Effect.void), env.turn.close))
+  yield* env.turn.attach(env.keeper.hurry)
   const actor = yield* Actor.make<State, Input, Command, never>({
     name: "ExtensionSync",
     initial: ExtensionLoopMachine.initial,
