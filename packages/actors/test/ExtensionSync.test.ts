@@ -72,7 +72,7 @@ const steal = Effect.fnUntraced(function* (world: World) {
     peer: {},
     nowMillis: 0,
     leaseMillis: 1_000_000_000,
-    presumedDead: { holder: row?.holder ?? "" }
+    presumedDead: [row?.holder ?? ""]
   })
   assert.strictEqual(taken._tag, "Granted")
 })

@@ -205,6 +205,34 @@ describe("DistributedSemaphore hands over", () => {
     })
   )
 
+  it.effect("takes over at once when the holder and the first waiter die together, with a few looks", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      let looks = 0
+      const counting = (store: Store): Store => ({
+        ...store,
+        take: (request) =>
+          Effect.andThen(
+            Effect.sync(() => (looks = looks + 1)),
+            store.take(request)
+          )
+      })
+      const gate = yield* makeGate
+      yield* hold(yield* host.open("a"))
+      yield* begin(hold(yield* host.open("b", { through: behind(gate) })))
+      const c = yield* begin(hold(yield* host.open("c", { through: counting })))
+      const d = yield* begin(hold(yield* host.open("d", { through: counting })))
+      yield* gate.close
+      yield* host.hub.kill("b")
+      yield* host.hub.kill("a")
+      const next = yield* Fiber.join(c)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+      assert.isAtMost(looks, 20)
+      yield* next.release
+      yield* Fiber.join(d)
+    })
+  )
+
   it.effect("takes from a frozen holder when its lease is over", () =>
     Effect.gen(function* () {
       const host = yield* makeHost
@@ -392,7 +420,7 @@ describe("DistributedSemaphore.withPermit", () => {
         peer: {},
         nowMillis: yield* Clock.currentTimeMillis,
         leaseMillis,
-        presumedDead: { holder: row?.holder ?? "nobody" }
+        presumedDead: [row?.holder ?? "nobody"]
       })
       isWaiting(result)
       yield* TestClock.adjust(renewMillis)
@@ -571,7 +599,16 @@ describe("DistributedSemaphore.hurry", () => {
 
   it.effect("tells it of who begins to wait after the hurry, and not of who begins long after it", () =>
     Effect.gen(function* () {
-      const { semaphore, wanted } = yield* contending()
+      const asked: Array<boolean | undefined> = []
+      const watching = (store: Store): Store => ({
+        ...store,
+        take: (request) =>
+          Effect.andThen(
+            Effect.sync(() => void asked.push(request.urgent)),
+            store.take(request)
+          )
+      })
+      const { semaphore, wanted } = yield* contending({ through: watching })
       yield* semaphore.hurry
       yield* TestClock.adjust(DistributedSemaphore.HURRY_MILLIS)
       const late = yield* begin(hold(semaphore))
@@ -582,8 +619,12 @@ describe("DistributedSemaphore.hurry", () => {
       yield* semaphore.hurry
       yield* TestClock.adjust(DistributedSemaphore.HURRY_MILLIS - 1)
       isWaiting(wanted)
+      assert.notInclude(asked, true)
+      asked.length = 0
       yield* begin(hold(semaphore))
       yield* Fiber.join(wanted)
+      // From the first look on, so that its place is written once.
+      assert.deepStrictEqual([...new Set(asked)], [true])
     })
   )
 

@@ -298,23 +298,23 @@ describe("Lease: clocks and the dead", () => {
   it("takes from a dead holder, and from nobody else, before the lease expires", () => {
     const lease = makeTable()
     lease.own("a", start)
-    assert.strictEqual(blockerOf(lease.take("b", start + 1, { presumedDead: { holder: "c" } })), "a")
-    assert.strictEqual(lease.own("b", start + 1, { presumedDead: { holder: "a" } }).generation, 2)
+    assert.strictEqual(blockerOf(lease.take("b", start + 1, { presumedDead: ["c"] })), "a")
+    assert.strictEqual(lease.own("b", start + 1, { presumedDead: ["a"] }).generation, 2)
   })
 
   it("lets nobody pass the first waiter when the holder is dead", () => {
     const lease = makeTable()
     lease.own("a", start)
     lease.queue("b", start)
-    assert.strictEqual(blockerOf(lease.queue("c", start + 1, { presumedDead: { holder: "a" } })), "b")
-    assert.strictEqual(lease.own("b", start + 2, { presumedDead: { holder: "a" } }).generation, 2)
+    assert.strictEqual(blockerOf(lease.queue("c", start + 1, { presumedDead: ["a"] })), "b")
+    assert.strictEqual(lease.own("b", start + 2, { presumedDead: ["a"] }).generation, 2)
   })
 
   it("passes a dead waiter", () => {
     const lease = makeTable()
     lease.own("a", start)
     lease.queue("b", start)
-    lease.queue("c", start + 1, { presumedDead: { holder: "b" } })
+    lease.queue("c", start + 1, { presumedDead: ["b"] })
     assert.deepStrictEqual(queueOf(lease.table()), ["c"])
     assert.strictEqual(lease.own("c", start + leaseMillis).generation, 2)
   })

@@ -36,7 +36,7 @@ const after = (inputs: ReadonlyArray<LeaseMachine.Input>, once = false): LeaseMa
   )
 
 const waitsForA = [busy(blockedBy("a")), busy(blockedBy("a"))]
-const take: LeaseMachine.Command = { _tag: "Take", presumedDead: undefined, urgent: false }
+const take: LeaseMachine.Command = { _tag: "Take", presumedDead: [], urgent: false }
 
 describe("LeaseMachine asks", () => {
   it("watches first, looks again, and only then waits", () => {
@@ -88,8 +88,22 @@ describe("LeaseMachine asks", () => {
 
   it("takes from whom it has seen die", () => {
     assert.deepStrictEqual(after([...waitsForA, woken("Dead")])[1], [
-      { _tag: "Take", presumedDead: "a", urgent: false }
+      { _tag: "Take", presumedDead: ["a"], urgent: false }
     ])
+  })
+
+  it("remembers all whom it has seen die, so that two of them can't stand in the way in turns", () => {
+    const dies = (holder: string) => [busy(blockedBy(holder)), busy(blockedBy(holder)), woken("Dead")]
+    const [state, commands] = after([...dies("a"), ...dies("b")])
+    assert.deepStrictEqual(commands, [{ ...take, presumedDead: ["a", "b"] }])
+    const [, watching] = LeaseMachine.step(config, state, busy(blockedBy("c")))
+    assert.deepStrictEqual(watching, [
+      { _tag: "Watch", blocker: blockedBy("c") },
+      { ...take, presumedDead: ["a", "b"] }
+    ])
+    // I10: not without a limit.
+    const many = after(Array.from({ length: 1_000 }, (_, index) => dies(`${index}`)).flat())[0]
+    assert.isAtMost(many._tag === "Asking" ? many.dead.length : 0, 100)
   })
 
   it("waits for the poll alone when the peer can't be watched, however often it is woken", () => {
@@ -187,7 +201,7 @@ describe("LeaseMachine holds", () => {
 })
 
 describe("LeaseMachine hurries", () => {
-  const urgentTake: LeaseMachine.Command = { _tag: "Take", presumedDead: undefined, urgent: true }
+  const urgentTake: LeaseMachine.Command = { _tag: "Take", presumedDead: [], urgent: true }
   const ask = (holder: string): LeaseMachine.Command => ({ _tag: "Ask", blocker: blockedBy(holder) })
   const waits: LeaseMachine.Command = { _tag: "Await", untilMillis: now + 1_000, signal: true, hurry: false }
   const hurried = [...waitsForA, woken("Hurried")]
@@ -221,7 +235,7 @@ describe("LeaseMachine hurries", () => {
     assert.deepStrictEqual(after(unreachable)[1], [{ ...waits, signal: false }])
     assert.deepStrictEqual(after([...unreachable, woken("Time")])[1], [urgentTake])
     assert.deepStrictEqual(after([...hurried, busy(blockedBy("a")), woken("Dead")])[1], [
-      { ...urgentTake, presumedDead: "a" }
+      { ...urgentTake, presumedDead: ["a"] }
     ])
     const failed: LeaseMachine.Input = { _tag: "TakeFailed", nowMillis: now }
     assert.deepStrictEqual(after([...hurried, failed, woken("Time")])[1], [urgentTake])

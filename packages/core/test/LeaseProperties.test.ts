@@ -115,7 +115,7 @@ class World {
         break
       case "TakeFromDead": {
         const holder = this.dead[move.dead]
-        if (holder !== undefined) this.take(process, move.count, { presumedDead: { holder } })
+        if (holder !== undefined) this.take(process, move.count, { presumedDead: [holder] })
         break
       }
       case "Renew":

@@ -204,6 +204,9 @@ describe("WakeSocket", () => {
       for (const endpoint of [deaf, rude, join(root, "absent"), `/${"long".repeat(100)}`, "nul\0", root]) {
         yield* Effect.timeout(wake.ask({ ...wake.self, endpoint }, "lease"), "2 seconds")
       }
+      // Each would take a quarter of a second if it were waited for.
+      const often = Effect.repeat(wake.ask({ ...wake.self, endpoint: deaf }, "lease"), { times: 80 })
+      yield* Effect.timeout(often, "10 seconds")
     })
   )
 

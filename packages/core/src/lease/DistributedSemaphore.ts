@@ -175,7 +175,7 @@ const takeOnce = (env: Env, lane: Lane, count: number, once: boolean, { presumed
     const outcome = yield* env.store.take({
       ...asked,
       ...(once ? {} : { enqueueMillis: env.config.ticketMillis, urgent }),
-      ...(presumedDead === undefined ? {} : { presumedDead: { holder: presumedDead } })
+      ...(presumedDead.length === 0 ? {} : { presumedDead })
     })
     return { _tag: "TakeAnswered" as const, outcome, nowMillis: yield* Clock.currentTimeMillis }
   }).pipe(

@@ -63,11 +63,6 @@ export interface Fence {
   readonly generation: number
 }
 
-/** Somebody who is known to be dead, so that what he holds can be taken before it expires. */
-export interface PresumedDead {
-  readonly holder: string
-}
-
 export interface TakeRequest {
   readonly name: string
   /** How many permits the name has in all, 1 or more. */
@@ -82,7 +77,8 @@ export interface TakeRequest {
   readonly enqueueMillis?: number
   /** Makes the place in the queue urgent; it stays so until it is served or given up. */
   readonly urgent?: boolean
-  readonly presumedDead?: PresumedDead
+  /** Holders and waiters that are known to be dead: what they hold can be taken before it expires, and nobody waits for them. */
+  readonly presumedDead?: ReadonlyArray<string>
 }
 
 /** Who stands in the way, to be watched: the holder of the permit that frees first, or the waiter ahead. */
@@ -141,7 +137,7 @@ export const emptyTable: LeaseTable = { rows: [], waiters: [] }
 const counts = (expiresAtMillis: number, lengthMillis: number, nowMillis: number): boolean =>
   expiresAtMillis > nowMillis && expiresAtMillis <= nowMillis + lengthMillis + STALE_CLOCK_MILLIS
 
-const isDead = (request: TakeRequest, holder: string): boolean => request.presumedDead?.holder === holder
+const isDead = (request: TakeRequest, holder: string): boolean => request.presumedDead?.includes(holder) === true
 
 /** Whether a row is owned by somebody at `nowMillis`. */
 export const isHeld = (row: LeaseRow, nowMillis: number): boolean =>

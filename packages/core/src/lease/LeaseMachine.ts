@@ -29,6 +29,12 @@ export interface LeaseMachineConfig {
 export const DEAF_MILLIS = 250
 
 /**
+ * How many of those that it has seen die one wait remembers: far more than processes share a database, and die at once. Who
+ * forgot one of two that stand in the way would ask for the one and the other in turns, without end.
+ */
+const deadKept = 64
+
+/**
  * Whom the machine watches; `usable` is false once the peer turned out to be unwatchable, so that only the poll remains.
  * `asked`: it has been asked to yield.
  */
@@ -44,12 +50,15 @@ export type State =
       readonly _tag: "Asking"
       readonly once: boolean
       readonly urgent: boolean
+      /** Whom it has seen die while it waits, the last ones. */
+      readonly dead: ReadonlyArray<string>
       readonly watching: Watching | undefined
     }
   /** Somebody else has it; waiting for a signal or the time. */
   | {
       readonly _tag: "Waiting"
       readonly urgent: boolean
+      readonly dead: ReadonlyArray<string>
       readonly watching: Watching
       readonly untilMillis: number
       readonly blocker: Blocker
@@ -82,7 +91,7 @@ export type Input =
   | { readonly _tag: "Asked" }
 
 export type Command =
-  | { readonly _tag: "Take"; readonly presumedDead: string | undefined; readonly urgent: boolean }
+  | { readonly _tag: "Take"; readonly presumedDead: ReadonlyArray<string>; readonly urgent: boolean }
   /** Watch this blocker from now on, instead of whoever was watched before. */
   | { readonly _tag: "Watch"; readonly blocker: Blocker }
   /** Ask this blocker's peer to yield. */
@@ -102,8 +111,8 @@ export type Step = readonly [State, ReadonlyArray<Command>]
 
 /** Starts to ask. `once`: when refused, don't wait. `urgent`: wait as one who needs it soon. */
 export const start = (once: boolean, urgent = false): Step => [
-  { _tag: "Asking", once, urgent, watching: undefined },
-  [{ _tag: "Take", presumedDead: undefined, urgent }]
+  { _tag: "Asking", once, urgent, dead: [], watching: undefined },
+  [{ _tag: "Take", presumedDead: [], urgent }]
 ]
 
 /** Waiting ends by the poll, or right after the blocker's lease runs out, whichever comes first. */
@@ -117,20 +126,20 @@ const busy = (
   nowMillis: number
 ): Step => {
   if (state.once) return [{ _tag: "Refused", blocker }, []]
-  const { urgent, watching } = state
+  const { dead, urgent, watching } = state
   // The look that found the blocker has made the place in the queue urgent, so whoever is asked finds it so.
   const isToBeAsked = urgent && (watching?.holder !== blocker.holder || !watching.asked)
   const ask: ReadonlyArray<Command> = isToBeAsked ? [{ _tag: "Ask", blocker }] : []
   if (watching?.holder !== blocker.holder) {
     // Watch first, look again, then wait: a release between the look and the wait is then seen.
     return [
-      { _tag: "Asking", once: false, urgent, watching: { holder: blocker.holder, usable: true, asked: urgent } },
-      [{ _tag: "Watch", blocker }, ...ask, { _tag: "Take", presumedDead: undefined, urgent }]
+      { _tag: "Asking", once: false, urgent, dead, watching: { holder: blocker.holder, usable: true, asked: urgent } },
+      [{ _tag: "Watch", blocker }, ...ask, { _tag: "Take", presumedDead: dead, urgent }]
     ]
   }
   const untilMillis = waitUntil(config, blocker, nowMillis)
   return [
-    { _tag: "Waiting", urgent, watching: { ...watching, asked: urgent }, untilMillis, blocker },
+    { _tag: "Waiting", urgent, dead, watching: { ...watching, asked: urgent }, untilMillis, blocker },
     [...ask, { _tag: "Await", untilMillis, signal: watching.usable, hurry: !urgent }]
   ]
 }
@@ -162,7 +171,7 @@ const asking = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Askin
       const untilMillis = waitUntil(config, blocker, input.nowMillis)
       const watching = { holder: "", usable: false, asked: false }
       return [
-        { _tag: "Waiting", urgent: state.urgent, watching, untilMillis, blocker },
+        { _tag: "Waiting", urgent: state.urgent, dead: state.dead, watching, untilMillis, blocker },
         // Nothing is gained by a hurry that can't be written down.
         [{ _tag: "Await", untilMillis, signal: false, hurry: false }]
       ]
@@ -175,13 +184,13 @@ const asking = (config: LeaseMachineConfig, state: Extract<State, { _tag: "Askin
 const waiting = (state: Extract<State, { _tag: "Waiting" }>, input: Input): Step => {
   if (input._tag !== "Woken") return [state, []]
   const urgent = state.urgent || input.by === "Hurried"
-  const ask = (watching: Watching | undefined, presumedDead: string | undefined): Step => [
-    { _tag: "Asking", once: false, urgent, watching },
-    [{ _tag: "Take", presumedDead, urgent }]
+  const ask = (watching: Watching | undefined, dead: ReadonlyArray<string>): Step => [
+    { _tag: "Asking", once: false, urgent, dead, watching },
+    [{ _tag: "Take", presumedDead: dead, urgent }]
   ]
   switch (input.by) {
     case "Dead":
-      return ask(undefined, state.blocker.holder)
+      return ask(undefined, [...state.dead, state.blocker.holder].slice(-deadKept))
     case "Unreachable":
       // Not asked at once: a peer that can't be watched would turn the wait into a hot loop. The poll goes on.
       return [
@@ -191,7 +200,7 @@ const waiting = (state: Extract<State, { _tag: "Waiting" }>, input: Input): Step
     case "Signalled":
     case "Time":
     case "Hurried":
-      return ask(state.watching, undefined)
+      return ask(state.watching, state.dead)
   }
 }
 

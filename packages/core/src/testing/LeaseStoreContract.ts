@@ -232,8 +232,8 @@ const expiry = (test: Test): void => {
     "takes from a holder that is known to be dead before his lease expires",
     Effect.gen(function* () {
       yield* own("a", start)
-      assert.strictEqual(blockerOf(yield* take("b", start + 1, { presumedDead: { holder: "c" } })), "a")
-      assert.strictEqual((yield* own("b", start + 1, { presumedDead: { holder: "a" } })).generation, 2)
+      assert.strictEqual(blockerOf(yield* take("b", start + 1, { presumedDead: ["c"] })), "a")
+      assert.strictEqual((yield* own("b", start + 1, { presumedDead: ["a"] })).generation, 2)
     })
   )
 }
@@ -317,7 +317,7 @@ const queueing = (test: Test): void => {
       yield* own("a", start)
       yield* queue("b", start + lease - 1)
       assert.strictEqual(blockerOf(yield* take("c", start + lease)), "b")
-      assert.strictEqual((yield* own("c", start + lease, { presumedDead: { holder: "b" } })).generation, 2)
+      assert.strictEqual((yield* own("c", start + lease, { presumedDead: ["b"] })).generation, 2)
     })
   )
 
