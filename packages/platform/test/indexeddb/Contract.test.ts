@@ -19,6 +19,7 @@ const ours = readJson(import.meta.dirname, "../../package.json")["dependencies"]
 
 const fakeDirectory = directoryOf("fake-indexeddb")
 const load = loadPrivately(fakeDirectory)
+load(modules.main)
 const classOf = (path: string) => {
   const module = load(path) as { readonly default?: unknown }
   return (module.default ?? module) as new (...args: ReadonlyArray<unknown>) => object
@@ -67,6 +68,7 @@ describe("Contract with fake-indexeddb", () => {
       unlike(modules.objectStore, { storeRecord: 3, deleteRecord: 2, getValue: 1, count: 1, clear: 1 }),
       unlike(modules.index, { storeRecord: 1, deleteRecord: 1, getIndexKey: 1, initialize: 1, count: 1 }),
       unlike(modules.database, { processTransactions: 0 }),
+      unlike(modules.cursor, { _iterate: 2, continue: 1, advance: 1 }),
       unlike(modules.factory, { open: 2, deleteDatabase: 1, databases: 0, cmp: 2 })
     ]
     assert.deepStrictEqual(changed.flat(), [], "FakeIndexedDb.ts and IndexedDb.ts override or call these")
@@ -79,6 +81,8 @@ describe("Contract with fake-indexeddb", () => {
     const transaction = new (classOf(modules.transaction))(["store"], "readwrite", "default", {
       _rawDatabase: database
     })
+    const cursor = new (classOf(modules.cursor))({}, undefined, "next")
+    const cursorFields = ["_source", "_direction", "_position", "_objectStorePosition"]
     const databaseFields = ["name", "version", "transactions", "rawObjectStores", "connections"]
     const storeFields = ["records", "rawIndexes", "rawDatabase", "keyPath", "autoIncrement", "keyGenerator", "deleted"]
     const indexFields = ["records", "keyPath", "multiEntry", "unique", "initialized", "deleted"]
@@ -86,6 +90,7 @@ describe("Contract with fake-indexeddb", () => {
     const gone = [
       missing(modules.database, database, databaseFields),
       missing(modules.objectStore, store, storeFields),
+      missing(modules.cursor, cursor, cursorFields),
       missing("lib/KeyGenerator.js", store.keyGenerator, ["num"]),
       missing(modules.index, index, indexFields),
       missing(modules.transaction, transaction, transactionFields),

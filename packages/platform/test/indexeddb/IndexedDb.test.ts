@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { MemoryRows, ended, failure, open, result, walk, write } from "./IndexedDbKit.ts"
+import type { RecordReader } from "../../src/crypto/indexeddb/index.ts"
+import { MemoryRows, ended, failure, instanceOver, open, result, walk, write } from "./IndexedDbKit.ts"
 import type { Direction, IdbCursor, IdbDatabase, IdbRequest, IdbStore, Upgrade } from "./IndexedDbKit.ts"
 
 /** People by id, with an index by city (not unique), by e-mail (unique), by tag (multiEntry) and by city and age. */
@@ -162,6 +163,14 @@ describe("IndexedDb: cursors", () => {
     assert.deepStrictEqual(await keys("prevunique"), ["ada", "emmy"])
   })
 
+  it("gives one record per key, the lowest, to who asks for all at once", async () => {
+    const { database } = await openPeople(new MemoryRows())
+    const keys = (direction: Direction) => result(storeOf(database).index("city").getAllKeys({ direction }))
+    assert.deepStrictEqual(await keys("nextunique"), ["emmy", "ada"])
+    assert.deepStrictEqual(await keys("prevunique"), ["ada", "emmy"])
+    assert.deepStrictEqual(await keys("prev"), ["alan", "ada", "emmy"])
+  })
+
   it("jumps to a key and over records", async () => {
     const { database } = await openPeople(new MemoryRows())
     const store = storeOf(database)
@@ -192,6 +201,32 @@ describe("IndexedDb: cursors", () => {
     assert.strictEqual(await ended(transaction), "complete")
     assert.deepStrictEqual(await result(storeOf(database).getAllKeys()), ["ada", "emmy"])
     assert.deepStrictEqual(await result(storeOf(database).index("city").getAllKeys("Oxford")), ["ada"])
+  })
+
+  it("goes through many records of one index key without reading those before again", async () => {
+    const rows = new MemoryRows()
+    const instance = rows.instance()
+    const database = await open(instance.indexedDB, "app", 1, people)
+    await write(database, "people", (transaction) => {
+      for (let number = 0; number < 200; number++) transaction.objectStore("people").put({ city: "here" }, number)
+    })
+    rows.save(instance)
+    let read = 0
+    const counting: RecordReader = {
+      ...rows.reader,
+      range: (...args) => {
+        const page = rows.reader.range(...args)
+        read += page.length
+        return page
+      }
+    }
+    const again = await open(instanceOver(counting).indexedDB, "app")
+    for (const direction of ["next", "prev"] as const) {
+      read = 0
+      const records = await walk(storeOf(again).index("city").openKeyCursor("here", direction))
+      assert.strictEqual(records.length, 200)
+      assert.isBelow(read, 200 * 5)
+    }
   })
 
   it("reads page by page, what is saved and what isn't together", async () => {

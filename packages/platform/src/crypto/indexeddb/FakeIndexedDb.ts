@@ -13,8 +13,9 @@
  * Not here: databases as they are opened and deleted (`IndexedDb.ts`).
  */
 import { directoryOf, loadPrivately } from "../PrivateModules.ts"
-import type { KeyRange } from "./KeyCodec.ts"
+import type { Key, KeyRange } from "./KeyCodec.ts"
 import { Records } from "./Records.ts"
+import type { Direction } from "./Records.ts"
 import type { RecordSpace } from "./RecordSpace.ts"
 import type { DatabaseSchema, IndexSchema, KeyPath, StoreSchema } from "./Schema.ts"
 import * as TaskQueue from "./TaskQueue.ts"
@@ -77,6 +78,15 @@ interface Transaction {
   _abort(errorName: string | null): void
 }
 
+interface Cursor {
+  readonly _source: { readonly _rawIndex?: RawIndex }
+  readonly _direction: Direction
+  /** The key where it stands, and for a cursor of an index the primary key. */
+  readonly _position: Key | undefined
+  readonly _objectStorePosition: Key | undefined
+  _iterate(key?: Key, primaryKey?: Key): unknown
+}
+
 export interface Factory {
   _databases: Map<string, RawDatabase>
   open(...args: ReadonlyArray<unknown>): Request
@@ -114,6 +124,7 @@ export const modules = {
   objectStore: "lib/ObjectStore.js",
   index: "lib/Index.js",
   transaction: "FDBTransaction.js",
+  cursor: "FDBCursor.js",
   factory: "FDBFactory.js",
   database: "lib/Database.js",
   openRequest: "FDBOpenDBRequest.js",
@@ -288,6 +299,20 @@ const transactionClass = (
     }
   }
 
+/**
+ * Lets cursors of indexes go on from where they stand. Set on the prototype, since the class is in a circle of files that
+ * require one another, where a replacement would come too late for some.
+ */
+const seekWithCursors = (prototype: Cursor): void => {
+  const iterate = prototype._iterate
+  prototype._iterate = function (key, primaryKey) {
+    const move = () => iterate.call(this, key, primaryKey)
+    const { records, unique } = this._source._rawIndex ?? {}
+    if (records === undefined || unique === true || this._position === undefined) return move()
+    return records.from(this._position, this._objectStorePosition!, this._direction, move)
+  }
+}
+
 /** The package's clone of a value, which is only taken while the transaction is active, and not while a getter runs. */
 const cloneValueForInsertion = (value: unknown, transaction: { _state: Transaction["_state"] }): unknown => {
   transaction._state = "inactive"
@@ -314,7 +339,9 @@ const load = (): FakeIndexedDb => {
       [modules.transaction]: replaceClass(transactionClass)
     }
   })
+  // The main file comes first, since only so the circles of files can be loaded.
   const main = module(modules.main) as { readonly [name: string]: unknown }
+  seekWithCursors(defaultOf<{ readonly prototype: Cursor }>(module(modules.cursor)).prototype)
   return {
     Factory: defaultOf(module(modules.factory)),
     Database: defaultOf(module(modules.database)),

@@ -139,9 +139,13 @@ export const encodeBehind = (key: Key): Uint8Array => {
 }
 
 /** Where the bytes of a range begin, and (exclusive) end: nowhere when `upper` is absent. */
-export const bounds = (
-  range: KeyRange | undefined
-): { readonly lower: Uint8Array; readonly upper: Uint8Array | undefined } => {
+export interface Bounds {
+  readonly lower: Uint8Array
+  readonly upper: Uint8Array | undefined
+}
+
+/** The bounds of a range in bytes, also of pairs whose first key is in it. */
+export const bounds = (range: KeyRange | undefined): Bounds => {
   const bound = (key: Key, behind: boolean) => (behind ? encodeBehind(key) : encode(key))
   return {
     lower: range?.lower === undefined ? new Uint8Array(0) : bound(range.lower, range.lowerOpen),

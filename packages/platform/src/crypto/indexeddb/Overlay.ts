@@ -22,8 +22,8 @@ const nameOf = (key: Uint8Array): string => Buffer.from(key.buffer, key.byteOffs
 /** Changes of one collection, the last one per key. */
 export class Changes {
   private readonly byName = new Map<string, Change>()
-  /** The names in order, if they have been needed since a key was added or removed. */
-  private sorted: ReadonlyArray<string> | undefined
+  /** The names in order, once they have been needed. */
+  private sorted: Array<string> | undefined
 
   get size(): number {
     return this.byName.size
@@ -35,8 +35,11 @@ export class Changes {
 
   set(change: Change): void {
     const before = this.byName.size
-    this.byName.set(nameOf(change.key), change)
-    if (this.byName.size !== before) this.sorted = undefined
+    const name = nameOf(change.key)
+    this.byName.set(name, change)
+    if (this.sorted === undefined || this.byName.size === before) return
+    // Not sorted anew: a cursor that deletes record by record would do that each time.
+    this.sorted.splice(firstAtLeast(this.sorted, name), 0, name)
   }
 
   /** Takes over all changes of another one. */
@@ -54,13 +57,16 @@ export class Changes {
     return this.byName.values()
   }
 
-  /** The changes between two keys, `upper` exclusive, ascending. */
-  range(lower: Uint8Array, upper: Uint8Array | undefined): ReadonlyArray<Change> {
-    if (this.byName.size === 0) return []
+  /** The changes between two keys, `upper` exclusive, in order. Nothing may be changed while they are gone through. */
+  *range(lower: Uint8Array, upper: Uint8Array | undefined, descending: boolean): Generator<Change> {
+    if (this.byName.size === 0) return
     this.sorted ??= [...this.byName.keys()].sort()
-    const from = firstAtLeast(this.sorted, nameOf(lower))
-    const to = upper === undefined ? this.sorted.length : firstAtLeast(this.sorted, nameOf(upper))
-    return this.sorted.slice(from, Math.max(from, to)).map((name) => this.byName.get(name)!)
+    const { sorted } = this
+    const from = firstAtLeast(sorted, nameOf(lower))
+    const to = upper === undefined ? sorted.length : firstAtLeast(sorted, nameOf(upper))
+    for (let count = 0; count < to - from; count++) {
+      yield this.byName.get(sorted[descending ? to - 1 - count : from + count]!)!
+    }
   }
 }
 
@@ -77,21 +83,26 @@ const firstAtLeast = (sorted: ReadonlyArray<string>, name: string): number => {
 
 const none = new Changes()
 
-/** Two sorted lists as one, where a key in both has the change that is on top. */
-const mergeChanges = (below: ReadonlyArray<Change>, top: ReadonlyArray<Change>): ReadonlyArray<Change> => {
-  if (top.length === 0) return below
-  if (below.length === 0) return top
-  const merged: Array<Change> = []
-  let index = 0
-  for (const change of top) {
-    for (; index < below.length; index++) {
-      const order = Buffer.compare(below[index]!.key, change.key)
-      if (order > 0) break
-      if (order < 0) merged.push(below[index]!)
-    }
-    merged.push(change)
+/** Two sequences in the same order as one, where of two items with the same key the one on top counts. */
+function* merged<A extends Keyed, B extends Keyed>(
+  below: Iterator<A>,
+  top: Iterator<B>,
+  direction: 1 | -1
+): Generator<A | B> {
+  let [lower, upper] = [below.next(), top.next()]
+  while (lower.done !== true && upper.done !== true) {
+    const order = direction * Buffer.compare(lower.value.key, upper.value.key)
+    if (order < 0) yield lower.value
+    else yield upper.value
+    if (order <= 0) lower = below.next()
+    if (order >= 0) upper = top.next()
   }
-  return merged.concat(below.slice(index))
+  for (; lower.done !== true; lower = below.next()) yield lower.value
+  for (; upper.done !== true; upper = top.next()) yield upper.value
+}
+
+interface Keyed {
+  readonly key: Uint8Array
 }
 
 /** The first page is for those who want one row; then it grows, so that a scan of everything needs few. */
@@ -125,24 +136,9 @@ function* durableRows(
   }
 }
 
-/** Rows with changes laid over them, both in the same order. */
-function* overlaid(rows: Iterable<Row>, changes: ReadonlyArray<Change>, direction: 1 | -1): Generator<Row> {
-  let index = 0
-  for (const row of rows) {
-    let replaced = false
-    for (; index < changes.length && !replaced; index++) {
-      const change = changes[index]!
-      const order = direction * Buffer.compare(change.key, row.key)
-      if (order > 0) break
-      replaced = order === 0
-      if (change.value !== null) yield { key: change.key, value: change.value }
-    }
-    if (!replaced) yield row
-  }
-  for (; index < changes.length; index++) {
-    const { key, value } = changes[index]!
-    if (value !== null) yield { key, value }
-  }
+/** Without the rows that are deleted. */
+function* present(rows: Iterable<Row | Change>): Generator<Row> {
+  for (const { key, value } of rows) if (value !== null) yield { key, value }
 }
 
 export class Overlay {
@@ -174,9 +170,11 @@ export class Overlay {
     top: Changes = none
   ): Iterable<Row> {
     const rows = durableRows(this.reader, collection, lower, upper, descending)
-    const changes = mergeChanges(this.stagedOf(collection).range(lower, upper), top.range(lower, upper))
-    if (changes.length === 0) return rows
-    return overlaid(rows, descending ? changes.toReversed() : changes, descending ? -1 : 1)
+    const staged = this.stagedOf(collection)
+    if (staged.size === 0 && top.size === 0) return rows
+    const direction = descending ? -1 : 1
+    const changes = merged(staged.range(lower, upper, descending), top.range(lower, upper, descending), direction)
+    return present(merged(rows, changes, direction))
   }
 
   /** How many rows there are between two keys. */

@@ -116,6 +116,27 @@ function* lastOfEach(records: Iterable<StoredRecord>): Generator<StoredRecord> {
   if (previous !== undefined) yield previous
 }
 
+interface Bounds {
+  readonly lower?: Uint8Array | undefined
+  readonly upper?: Uint8Array | undefined
+}
+
+/** What can come after a record of an index, by direction. */
+const boundsFrom: { readonly [direction in Direction]: (key: Key, primaryKey: Key) => Bounds } = {
+  next: (key, primaryKey) => ({ lower: KeyCodec.encodePair(key, primaryKey) }),
+  nextunique: (key) => ({ lower: KeyCodec.encodeBehind(key) }),
+  prev: (key, primaryKey) => ({ upper: KeyCodec.encodePair(key, primaryKey) }),
+  prevunique: (key) => ({ upper: KeyCodec.encode(key) })
+}
+
+const intersect = (range: KeyCodec.Bounds, within: Bounds): KeyCodec.Bounds => ({
+  lower: within.lower !== undefined && Buffer.compare(within.lower, range.lower) > 0 ? within.lower : range.lower,
+  upper:
+    within.upper !== undefined && (range.upper === undefined || Buffer.compare(within.upper, range.upper) < 0)
+      ? within.upper
+      : range.upper
+})
+
 export class Records {
   readonly keysAreUnique: boolean
   private layout: Layout = storeLayout
@@ -123,6 +144,7 @@ export class Records {
   private name: string | undefined
   private hasIndexes: () => boolean = () => false
   private pending: Changes | undefined
+  private bounds: Bounds = {}
 
   constructor(keysAreUnique: boolean) {
     this.keysAreUnique = keysAreUnique
@@ -170,8 +192,8 @@ export class Records {
     return value === undefined ? undefined : new RowRecord(this.space, this.layout, { key, value })
   }
 
-  private *rows(range: KeyRange | undefined, descending: boolean): Generator<RowRecord> {
-    const { lower, upper } = KeyCodec.bounds(range)
+  private *rows(range: KeyRange | undefined, descending: boolean, within: Bounds = {}): Generator<RowRecord> {
+    const { lower, upper } = intersect(KeyCodec.bounds(range), within)
     const { layout, space } = this
     const rows = space.reading(() =>
       space.overlay.range(this.collection, lower, upper, descending, this.pending)[Symbol.iterator]()
@@ -238,9 +260,22 @@ export class Records {
   /** The records of a range in order, read as they are asked for. */
   values(range?: KeyRange, direction: Direction = "next"): Iterable<StoredRecord> {
     if (this.space.rollingBack) return []
-    const rows = this.rows(range, direction === "prev" || direction === "prevunique")
+    const rows = this.rows(range, direction === "prev" || direction === "prevunique", this.bounds)
     if (this.keysAreUnique || direction === "next" || direction === "prev") return rows
     return direction === "nextunique" ? firstOfEach(rows) : lastOfEach(rows)
+  }
+
+  /**
+   * Lets `values` begin where a cursor of an index stands, while it is moved. Without it the package goes through all records
+   * with the cursor's key again at each step: for 4000 room keys that are to be backed up, 20 ms a step.
+   */
+  from<A>(position: Key, primaryKey: Key, direction: Direction, move: () => A): A {
+    this.bounds = boundsFrom[direction](position, primaryKey)
+    try {
+      return move()
+    } finally {
+      this.bounds = {}
+    }
   }
 
   /** How many records a range has. */
