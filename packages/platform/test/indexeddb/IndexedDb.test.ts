@@ -378,6 +378,68 @@ describe("IndexedDb: commit", () => {
   })
 })
 
+describe("IndexedDb: which transactions run at once", () => {
+  /** A database with two stores, and a transaction on the first that goes on until it is let go. */
+  const busy = async (mode: "readonly" | "readwrite") => {
+    const instance = new MemoryRows().instance()
+    const database = await open(instance.indexedDB, "app", 1, (database) => {
+      database.createObjectStore("one")
+      database.createObjectStore("two")
+    })
+    const transaction = database.transaction("one", mode)
+    let held = true
+    const again = (): void => {
+      if (held) transaction.objectStore("one").get(0).addEventListener("success", again)
+    }
+    again()
+    await result(transaction.objectStore("one").get(0))
+    const release = () => {
+      held = false
+    }
+    return { database, transaction, release }
+  }
+
+  it("keeps a writer out of a store that another one writes or reads, and lets it in afterwards", async () => {
+    for (const mode of ["readwrite", "readonly"] as const) {
+      const { database, release, transaction } = await busy(mode)
+      const log: Array<string> = []
+      const writing = database.transaction("one", "readwrite")
+      const first = ended(transaction).then(() => log.push("first"))
+      const second = result(writing.objectStore("one").put(1, 1)).then(() => log.push("second"))
+      // Enough turns for the second one, were it let in.
+      for (let turn = 0; turn < 20; turn++) await result(database.transaction("two").objectStore("two").get(0))
+      assert.deepStrictEqual(log, [])
+      release()
+      await Promise.all([first, second])
+      assert.deepStrictEqual(log, ["first", "second"])
+    }
+  })
+
+  it("lets nobody overtake who waits for one of the same stores", async () => {
+    const { database, release } = await busy("readonly")
+    const log: Array<string> = []
+    const both = database.transaction(["one", "two"], "readwrite")
+    const waiting = result(both.objectStore("two").put("both", 1)).then(() => log.push("both"))
+    const later = database.transaction("two", "readwrite")
+    const behind = result(later.objectStore("two").put("later", 1)).then(() => log.push("later"))
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.deepStrictEqual(log, [])
+    release()
+    await Promise.all([waiting, behind])
+    assert.deepStrictEqual(log, ["both", "later"])
+  })
+
+  it("lets readers of one store and writers of others run side by side", async () => {
+    const { database, release, transaction } = await busy("readonly")
+    const reader = database.transaction("one")
+    const writer = database.transaction("two", "readwrite")
+    await Promise.all([result(reader.objectStore("one").get(0)), result(writer.objectStore("two").put(1, 1))])
+    assert.deepStrictEqual(await Promise.all([ended(reader), ended(writer)]), ["complete", "complete"])
+    release()
+    assert.strictEqual(await ended(transaction), "complete")
+  })
+})
+
 describe("IndexedDb: aborts", () => {
   it("stages nothing of a transaction that is aborted, and reads what was there before", async () => {
     const rows = new MemoryRows()
