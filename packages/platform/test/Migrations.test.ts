@@ -3,6 +3,7 @@ import { LeaseStore, SyncStore } from "@twinloop/core"
 import type { MatrixEvent, Room } from "@twinloop/core"
 import { Effect } from "effect"
 import { DatabaseSync } from "node:sqlite"
+import * as SqliteClient from "../src/sqlite/SqliteClient.ts"
 import * as Kit from "./SqliteKit.ts"
 
 const connId = "rooms-main"
@@ -111,6 +112,40 @@ describe("A database of schema version 4", () => {
       yield* within((store) => store.take({ ...queued, urgent: true }))
       const [waiter] = (yield* within((store) => store.inspect("stream"))).waiters
       assert.deepStrictEqual([waiter?.holder, waiter?.ticket, waiter?.urgent], ["b", 1, true])
+    })
+  )
+})
+
+describe("A database of schema version 5", () => {
+  it.effect("keeps the records of the crypto engine, and replaces them from there", () =>
+    Effect.gen(function* () {
+      const filename = yield* Kit.temporaryFile
+      const within = <A, E>(use: Effect.Effect<A, E, SyncStore.SyncStore | LeaseStore | SqliteClient.SqliteClient>) =>
+        Effect.provide(use, Kit.storesAt(filename), { local: true })
+      const record = (key: number, value: number): SyncStore.CryptoWrite => ({
+        collection: "1",
+        key: new Uint8Array([key]),
+        value: new Uint8Array(2_000).fill(value)
+      })
+      const commit = (generation: number, crypto: ReadonlyArray<SyncStore.CryptoWrite>) =>
+        Effect.gen(function* () {
+          const taken = { name: "extension", permits: 1, count: 1, holder: `h${generation}`, peer: {} }
+          const leases = yield* LeaseStore
+          const store = yield* SyncStore.SyncStore
+          yield* leases.take({ ...taken, nowMillis: generation * 1_000_000, leaseMillis: 1_000 })
+          const fence = { name: taken.name, holder: taken.holder, generation }
+          yield* store.commitCrypto(fence, { crypto })
+        })
+      const stored = Effect.map(SqliteClient.SqliteClient, ({ now }) =>
+        now.all<{ key: string; value: string }>(
+          `SELECT hex(key) AS key, substr(hex(value), 1, 2) AS value FROM crypto_record ORDER BY key`
+        )
+      )
+      yield* within(commit(1, [record(1, 1), record(2, 2), record(3, 3)]))
+      Kit.turnBack(filename, 5)
+      yield* within(commit(2, [record(2, 9), { ...record(3, 0), value: null }]))
+      const rows = (yield* within(stored)).map(({ key, value }) => `${key}=${value}`)
+      assert.deepStrictEqual(rows, ["01=01", "02=09"])
     })
   )
 })

@@ -74,7 +74,13 @@ const undo: { readonly [version: number]: string } = {
     DROP TABLE state_event;
     ALTER TABLE old_state_event RENAME TO state_event`,
   4: `DROP TABLE encryption_news`,
-  5: `ALTER TABLE lease_waiter DROP COLUMN urgent`
+  5: `ALTER TABLE lease_waiter DROP COLUMN urgent`,
+  6: `CREATE TABLE old_crypto_record (
+      collection TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (collection, key)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO old_crypto_record SELECT collection, key, value FROM crypto_record;
+    DROP TABLE crypto_record;
+    ALTER TABLE old_crypto_record RENAME TO crypto_record`
 }
 
 /** Turns a closed database back to an earlier schema version, as the software of that version left it. */

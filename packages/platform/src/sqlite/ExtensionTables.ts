@@ -30,7 +30,8 @@ const selectInbox = `SELECT sequence, generation, type, sender, encryption, even
   FROM inbox WHERE sequence > ? ORDER BY sequence LIMIT ?`
 const countAfter = `SELECT COUNT(*) AS count FROM inbox WHERE sequence > ?`
 const selectLast = `SELECT seq AS sequence FROM sqlite_sequence WHERE name = 'inbox'`
-const replaceCrypto = `INSERT OR REPLACE INTO crypto_record (collection, key, value) VALUES (?, ?, ?)`
+const replaceCrypto = `INSERT INTO crypto_record (collection, key, value) VALUES (?, ?, ?)
+  ON CONFLICT (collection, key) DO UPDATE SET value = excluded.value`
 const deleteCrypto = `DELETE FROM crypto_record WHERE collection = ? AND key = ?`
 const insertNews = `INSERT INTO encryption_news (news) VALUES (?)`
 const deleteNews = `DELETE FROM encryption_news WHERE sequence <= ?`
