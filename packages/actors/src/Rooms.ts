@@ -73,8 +73,8 @@ export class Rooms extends Context.Service<
   {
     /**
      * Sends an event to a joined room, encrypted if the room is, and gives its id. Events to one room are sent in the order
-     * of the calls. In an encrypted room the key is shared first with who is in the room by then. Reactions go in the clear
-     * there too, as other clients send them: a homeserver couldn't count them otherwise.
+     * of the calls. In an encrypted room the key is shared first with who is in the room by then. Reactions and redactions go
+     * in the clear there too, as other clients send them: a homeserver couldn't count the ones and do the others otherwise.
      */
     send(
       roomId: MatrixEvent.RoomId,
@@ -342,8 +342,8 @@ const joined = (roomId: MatrixEvent.RoomId, room: Room.Room | undefined): Effect
         })
       )
 
-/** What no client encrypts. Spec: "Reactions". */
-const REACTION = "m.reaction"
+/** What no client encrypts, since the homeserver acts on it. Spec: "Reactions", "Redactions". */
+const clear = new Set(["m.reaction", "m.room.redaction"])
 
 const newTxnId = Effect.map(
   Effect.all([Random.nextIntBetween(0, 2 ** 32), Random.nextIntBetween(0, 2 ** 32)]),
@@ -358,7 +358,7 @@ const send = Effect.fn("Rooms.send")(function* (
   const { roomId } = event
   const room = yield* Effect.flatMap(env.rooms.get(roomId), (known) => joined(roomId, known))
   const txnId = options.txnId ?? (yield* newTxnId)
-  if (!room.isEncrypted || event.type === REACTION) return yield* env.homeserver.sendEvent({ ...event, txnId })
+  if (!room.isEncrypted || clear.has(event.type)) return yield* env.homeserver.sendEvent({ ...event, txnId })
   const content = yield* encrypted(env, event, options.sharing ?? "all")
   return yield* env.homeserver.sendEvent({ roomId, type: "m.room.encrypted", content, txnId })
 })

@@ -394,12 +394,22 @@ const shareRoomKey = (env: Env, { roomId, settings, users }: ShareRoomKey) =>
 
 type Encrypt = Parameters<CryptoEngine.CryptoEngine["Service"]["encrypt"]>[1]
 
+/**
+ * JSON in which half of a surrogate pair is U+FFFD, as in any UTF-8. The machine would encrypt it as it is, and no machine
+ * reads it then: the message would be lost for everybody.
+ */
+const wellFormed = (content: MatrixEvent.JsonObject): string =>
+  // `JSON.stringify` escapes surrogates only when they are alone; a backslash of the text's own is escaped, too.
+  JSON.stringify(content).replace(/\\(?:ud[89a-f][0-9a-f]{2}|.)/g, (escaped) =>
+    escaped.startsWith("\\ud") ? "\\ufffd" : escaped
+  )
+
 const encrypt = (env: Env, { content, roomId, type }: Encrypt) =>
   change(env, "encrypt an event", ({ keyed, machine }) =>
     // It may be used up by this one.
     keyed.delete(roomId)
       ? machine.call("encrypt an event", async (olm, sdk) =>
-          jsonOf(await olm.encryptRoomEvent(new sdk.RoomId(roomId), type, JSON.stringify(content)))
+          jsonOf(await olm.encryptRoomEvent(new sdk.RoomId(roomId), type, wellFormed(content)))
         )
       : Effect.fail(
           failed(

@@ -1,0 +1,176 @@
+/**
+ * matrix-js-sdk as another person's client: its own sync, and its own Olm machine in memory.
+ *
+ * Includes waiting for what its timelines show, decrypted or not.
+ *
+ * Gotchas: all its clients in a process share one WebAssembly instance, the npm package's own; ours are loaded privately.
+ */
+import { Effect, Redacted } from "effect"
+import type { Scope } from "effect"
+import {
+  ClientEvent,
+  createClient,
+  type MatrixClient,
+  type MatrixEvent,
+  MatrixEventEvent,
+  type Room,
+  RoomEvent,
+  SyncState
+} from "matrix-js-sdk"
+import { CryptoEvent } from "matrix-js-sdk/lib/crypto-api/index.js"
+import { logger } from "matrix-js-sdk/lib/logger.js"
+import type * as Kit from "./ServiceKit.ts"
+
+const quiet = {
+  trace: () => {},
+  debug: () => {},
+  info: () => {},
+  warn: () => {},
+  error: () => {},
+  getChild: () => quiet
+}
+
+// Parts of it log to a global logger, whatever logger the client is given.
+Object.assign(logger, quiet, { log: () => {} })
+
+/** A person whose client is matrix-js-sdk. */
+export interface JsSdk {
+  readonly person: Kit.Person
+  readonly client: MatrixClient
+  readonly crypto: NonNullable<ReturnType<MatrixClient["getCrypto"]>>
+}
+
+/** Far beyond what a loaded machine needs. */
+const LIMIT_MILLIS = 45_000
+
+const prepared = (client: MatrixClient) =>
+  Effect.callback<void>((resume) => {
+    const look = (state: SyncState): void => {
+      if (state !== SyncState.Prepared && state !== SyncState.Syncing) return
+      client.off(ClientEvent.Sync, look)
+      resume(Effect.void)
+    }
+    client.on(ClientEvent.Sync, look)
+    void client.startClient({ initialSyncLimit: 50, disablePresence: true })
+  })
+
+/** Starts a person's client with its crypto, and waits for its first sync; it stops with the scope. */
+export const start = Effect.fnUntraced(function* (person: Kit.Person): Effect.fn.Return<JsSdk, never, Scope.Scope> {
+  const { accessToken, deviceId, homeserver: baseUrl, userId } = person.session
+  const client = createClient({ baseUrl, userId, deviceId, accessToken: Redacted.value(accessToken), logger: quiet })
+  yield* Effect.acquireRelease(
+    Effect.promise(() => client.initRustCrypto({ useIndexedDB: false })),
+    () =>
+      Effect.sync(() => {
+        // Its machine is left to the collector: closed under a call that runs, it throws where nobody can catch.
+        Object.assign(client, { cryptoBackend: undefined })
+        client.stopClient()
+      })
+  )
+  yield* prepared(client)
+  const crypto = client.getCrypto()
+  if (crypto === undefined) return yield* Effect.die("matrix-js-sdk has no crypto")
+  return { person, client, crypto }
+})
+
+/** Everything that may change what a client shows. */
+const signals = [
+  RoomEvent.Timeline,
+  RoomEvent.MyMembership,
+  MatrixEventEvent.Decrypted,
+  ClientEvent.Room,
+  ClientEvent.Event,
+  ClientEvent.Sync,
+  CryptoEvent.DevicesUpdated,
+  CryptoEvent.KeysChanged,
+  CryptoEvent.UserTrustStatusChanged
+] as const
+
+/** Waits until a look at a client finds something; looks again whenever anything happens there. */
+export const until = <A>(
+  { client }: JsSdk,
+  what: string,
+  look: () => A | undefined | Promise<A | undefined>,
+  seen: () => unknown = () => ""
+): Effect.Effect<A> =>
+  Effect.callback<A>((resume) => {
+    const listener = (): void => {
+      void Promise.resolve(look()).then((found) => {
+        if (found !== undefined) resume(Effect.succeed(found))
+      })
+    }
+    for (const signal of signals) client.on(signal, listener)
+    listener()
+    return Effect.sync(() => {
+      for (const signal of signals) client.off(signal, listener)
+    })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: LIMIT_MILLIS,
+      orElse: () => Effect.die(`matrix-js-sdk waited in vain for ${what}; last seen: ${JSON.stringify(seen())}`)
+    })
+  )
+
+const eventsOf = (user: JsSdk, roomId: string): ReadonlyArray<MatrixEvent> =>
+  user.client.getRoom(roomId)?.getLiveTimeline().getEvents() ?? []
+
+const shown = (event: MatrixEvent): unknown => [
+  event.getId(),
+  event.getType(),
+  event.getContent().body,
+  event.decryptionFailureReason
+]
+
+/** Waits until an event in a room's timeline is as wanted. */
+export const untilEvent = (
+  user: JsSdk,
+  roomId: string,
+  what: string,
+  isWanted: (event: MatrixEvent) => boolean
+): Effect.Effect<MatrixEvent> =>
+  until(
+    user,
+    what,
+    () => eventsOf(user, roomId).find(isWanted),
+    () => eventsOf(user, roomId).map(shown)
+  )
+
+/** Waits until an event is decrypted, and gives it. */
+export const untilDecrypted = (user: JsSdk, roomId: string, eventId: string): Effect.Effect<MatrixEvent> =>
+  untilEvent(
+    user,
+    roomId,
+    `${eventId}, decrypted`,
+    (event) =>
+      event.getId() === eventId &&
+      event.isEncrypted() &&
+      event.getClearContent() !== null &&
+      !event.isDecryptionFailure()
+  )
+
+/** Waits until it is told why an event can't be decrypted. */
+export const untilFailed = (user: JsSdk, roomId: string, eventId: string): Effect.Effect<MatrixEvent> =>
+  untilEvent(
+    user,
+    roomId,
+    `${eventId}, which it can't decrypt`,
+    (event) => event.getId() === eventId && event.isDecryptionFailure()
+  )
+
+/** Waits until a room is joined and its state says that it is encrypted. */
+export const untilEncrypted = (user: JsSdk, roomId: string): Effect.Effect<Room> =>
+  until(user, `the encrypted room ${roomId}`, async () => {
+    const room = user.client.getRoom(roomId)
+    const isEncrypted = await user.crypto.isEncryptionEnabledInRoom(roomId)
+    return room?.getMyMembership() === "join" && isEncrypted ? room : undefined
+  })
+
+/** Sends an event of any type, encrypted if the room is; its id. */
+export const send = (user: JsSdk, roomId: string, type: string, content: object): Effect.Effect<string> =>
+  Effect.promise(() => user.client.sendEvent(roomId, type as never, content as never)).pipe(
+    Effect.map(({ event_id: eventId }) => eventId)
+  )
+
+/** Sends a text message; its event id. */
+export const say = (user: JsSdk, roomId: string, body: string): Effect.Effect<string> =>
+  send(user, roomId, "m.room.message", { msgtype: "m.text", body })
