@@ -3,7 +3,8 @@
  * and says so with the grant's fence.
  *
  * Adapters: `PassThroughCrypto` (core: applies to-device events as they come, encrypts nothing, and says so), `OlmCrypto`
- * (platform: Olm and Megolm). Both pass the contract suite `cryptoEngineContract` of `@twinloop/core/testing`.
+ * (platform: Olm and Megolm), `SimulatedCrypto` (testing: everything but the cipher). All pass the contract suite
+ * `cryptoEngineContract` of `@twinloop/core/testing`.
  *
  * Invariants: I1 (every call that can write takes a fence), I2 (each call changes memory only; what must be written travels
  * in `Changed.writes` to the caller's fenced commit), I5 (memory is valid only for the generation under which it was loaded

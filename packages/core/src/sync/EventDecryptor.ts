@@ -4,7 +4,7 @@
  * Any process of the account may use it at any time, whoever owns the extension stream: nothing here can write. It reads
  * what is committed (invariant I6), also by other processes.
  *
- * Adapters: `OlmReader` (platform), `layerNone` (decrypts nothing, and says so).
+ * Adapters: `OlmReader` (platform), `SimulatedCrypto` (testing), `layerNone` (decrypts nothing, and says so).
  *
  * Not here: everything that changes keys (`CryptoEngine.ts`).
  */

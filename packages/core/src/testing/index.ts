@@ -3,6 +3,7 @@ export { cryptoEngineContract, type CryptoEngineHarness, type CryptoEngineUnderT
 export { encryptionConformance, type EncryptionHarness, type SigningKey } from "./EncryptionConformance.ts"
 export { leaseStoreContract } from "./LeaseStoreContract.ts"
 export { syncStoreContract } from "./SyncStoreContract.ts"
+export * as SimulatedCrypto from "./SimulatedCrypto.ts"
 export * as SyncStoreMemory from "./SyncStoreMemory.ts"
 export { wakeContract, type WakeHarness } from "./WakeContract.ts"
 export * as WakeMemory from "./WakeMemory.ts"
