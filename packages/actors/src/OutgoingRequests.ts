@@ -11,7 +11,7 @@
  * Not here: which requests there are (`CryptoEngine`), when (`ExtensionSync.ts`, `Encryption.ts`).
  */
 import { type CryptoEngine, type CryptoError, Homeserver, type HomeserverError, type MatrixEvent } from "@twinloop/core"
-import { Context, Effect, Layer, Result, Semaphore } from "effect"
+import { Context, Effect, Equal, Layer, Predicate, Result, Semaphore } from "effect"
 import * as CryptoTurn from "./CryptoTurn.ts"
 import * as Metrics from "./Metrics.ts"
 
@@ -51,7 +51,21 @@ const isRefusal = ({ reason }: HomeserverError.HomeserverError): boolean =>
 const isUpload = ({ request }: CryptoEngine.OutgoingRequest): boolean =>
   request._tag === "Keys" && request.keys.kind === "upload"
 
-const isBadAnswer = (error: CryptoTurn.TurnError): error is CryptoError.CryptoError =>
+type Upload = CryptoEngine.OutgoingRequest & {
+  readonly request: { readonly _tag: "Keys"; readonly keys: Homeserver.KeysRequest }
+}
+
+const at = (value: unknown, member: string): unknown =>
+  Predicate.isObject(value) ? (value as MatrixEvent.JsonObject)[member] : undefined
+
+const isFilled = (value: unknown): boolean => Predicate.isObject(value) && Object.keys(value).length > 0
+
+const hasOneTimeKeys = (asked: CryptoEngine.OutgoingRequest): asked is Upload =>
+  asked.request._tag === "Keys" &&
+  asked.request.keys.kind === "upload" &&
+  isFilled(asked.request.keys.body.one_time_keys)
+
+const isBadAnswer = (error: SendError): error is CryptoError.CryptoError =>
   error._tag === "CryptoError" && error.reason._tag === "CryptoBadAnswer"
 
 /** A one-time key whose id was used for another key: the stored account is not the one that uploaded before. */
@@ -79,6 +93,38 @@ const make = Effect.gen(function* () {
 
   const markSent = (request: CryptoEngine.OutgoingRequest, answer: MatrixEvent.JsonObject) =>
     turn.change((engine, fence) => engine.markSent(fence, request, answer))
+
+  /** Whether the homeserver has the device's keys already: then an upload of them has arrived of which nobody heard. */
+  const isPublished = Effect.fnUntraced(function* (deviceKeys: MatrixEvent.JsonObject) {
+    const { deviceId, userId } = homeserver.session
+    const answer = yield* homeserver.keys({ kind: "query", body: { device_keys: { [userId]: [] } } })
+    const known = at(at(at(answer, "device_keys"), userId), deviceId)
+    return Equal.equals(at(known, "keys"), at(deviceKeys, "keys"))
+  })
+
+  /**
+   * Publishes one-time keys once at most: they count as published before they are sent. Sent again after a crash, a key that
+   * was handed out meanwhile would be there to be handed out once more, and whoever is second can't be read. Keys that don't
+   * arrive cost nothing: the homeserver's next count asks for others.
+   *
+   * The first ones go with the device's own keys, which must arrive. Nobody is given any before those are known, so they may
+   * be sent again until they are.
+   */
+  const publish = Effect.fnUntraced(function* (request: CryptoEngine.OutgoingRequest, keys: Homeserver.KeysRequest) {
+    const { device_keys: deviceKeys, one_time_keys: oneTimeKeys, ...others } = keys.body
+    if (Predicate.isObject(deviceKeys) && !(yield* isPublished(deviceKeys as MatrixEvent.JsonObject)))
+      return yield* Effect.flatMap(post(request), (answer) => markSent(request, answer))
+    if (Object.values(others).some(isFilled)) yield* homeserver.keys({ kind: "upload", body: others })
+    yield* markSent(request, { one_time_key_counts: {} })
+    if (deviceKeys === undefined)
+      yield* homeserver.keys({ kind: "upload", body: { one_time_keys: oneTimeKeys } as MatrixEvent.JsonObject })
+  })
+
+  /** Sends a request and tells the machine the answer. */
+  const deliver = (request: CryptoEngine.OutgoingRequest) =>
+    hasOneTimeKeys(request)
+      ? publish(request, request.request.keys)
+      : Effect.flatMap(post(request), (answer) => markSent(request, answer))
 
   /** Says why a request stays queued. */
   const stays = Effect.fnUntraced(function* (
@@ -108,17 +154,17 @@ const make = Effect.gen(function* () {
   const flush = Effect.gen(function* () {
     yield* trackWanted
     for (const request of yield* turn.change((engine, fence) => engine.outgoing(fence))) {
-      const answer = yield* Effect.result(post(request))
-      if (Result.isFailure(answer)) {
-        yield* stays(request, answer.failure)
-        if (isRefusal(answer.failure)) continue
-        return
-      }
-      yield* markSent(request, answer.success).pipe(
-        Effect.catchIf(isBadAnswer, (error) =>
-          Effect.logWarning(`A request of the end-to-end machine stays queued and is tried again. ${error.message}`)
+      const result = yield* Effect.result(
+        deliver(request).pipe(
+          Effect.catchIf(isBadAnswer, (error) =>
+            Effect.logWarning(`A request of the end-to-end machine stays queued and is tried again. ${error.message}`)
+          )
         )
       )
+      if (Result.isSuccess(result)) continue
+      if (result.failure._tag !== "HomeserverError") return yield* result.failure
+      yield* stays(request, result.failure)
+      if (!isRefusal(result.failure)) return
     }
   })
 
@@ -139,9 +185,6 @@ const make = Effect.gen(function* () {
         for (const user of users) if (wanted.size < WANTED) wanted.add(user)
         if (wanted.size > before && (yield* turn.isOpen)) yield* flushSoon
       }),
-    send: (requests) =>
-      Effect.forEach(requests, (request) => Effect.flatMap(post(request), (answer) => markSent(request, answer)), {
-        discard: true
-      })
+    send: (requests) => Effect.forEach(requests, deliver, { discard: true })
   })
 })
