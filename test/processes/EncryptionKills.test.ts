@@ -101,6 +101,7 @@ const assertExactlyOnce = (verdict: Encrypted.Verdict): void => {
   assert.deepStrictEqual(verdict.lost, [])
   assert.deepStrictEqual(verdict.duplicated, [])
   assert.strictEqual(verdict.conflicts, 0)
+  assert.isTrue(verdict.hasFallback, "a fallback key was uploaded")
 }
 
 /** From the request of a batch to the next one. */
