@@ -196,7 +196,8 @@ const within =
       // The death of its host ends also a call that can't be interrupted.
       Effect.interruptible(Effect.sleep(millis)).pipe(
         Effect.andThen(Effect.sync(() => host.die(`${operation} took longer than ${millis} ms`))),
-        Effect.andThen(Effect.fail(failing(operation)(timedOut(millis))))
+        // Made when it is needed: an error writes its stack down, and nearly no call ends so.
+        Effect.andThen(Effect.suspend(() => Effect.fail(failing(operation)(timedOut(millis)))))
       )
     )
 
