@@ -41,9 +41,23 @@ interface Module {
   exports: unknown
 }
 
+/** A file as a function of what it sees. */
+type Run = (...values: ReadonlyArray<unknown>) => void
+
+/** By the names that a file sees, and its path. The code of a large file is a megabyte, and the same for every loader. */
+const compiledFiles = new Map<string, Run>()
+
+const compile = (filename: string, names: ReadonlyArray<string>): Run => {
+  const id = [...names, filename].join("\n")
+  const run = compiledFiles.get(id) ?? (compileFunction(readFileSync(filename, "utf8"), names, { filename }) as Run)
+  compiledFiles.set(id, run)
+  return run
+}
+
 /**
  * A loader of a directory's CommonJS files with a cache of its own: two loaders share nothing. A relative require stays
- * private; a bare name is resolved from the file as Node does it. Throws what reading, compiling and running a file throws.
+ * private; a bare name is resolved from the file as Node does it. A file is read and compiled once per process. Throws what
+ * reading, compiling and running a file throws.
  */
 export const loadPrivately = (directory: string, options: PrivateModulesOptions = {}): LoadModule => {
   const { replace = {}, parameters = {} } = options
@@ -55,8 +69,7 @@ export const loadPrivately = (directory: string, options: PrivateModulesOptions 
     const filename = join(directory, path)
     const resolve = (specifier: string): unknown =>
       specifier.startsWith(".") ? load(posix.join(posix.dirname(path), specifier)) : createRequire(filename)(specifier)
-    const run = compileFunction(readFileSync(filename, "utf8"), names, { filename })
-    run(module.exports, resolve, module, filename, dirname(filename), ...values)
+    compile(filename, names)(module.exports, resolve, module, filename, dirname(filename), ...values)
   }
   const original = (path: string): unknown => {
     const module: Module = { exports: {} }
