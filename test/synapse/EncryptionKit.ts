@@ -5,7 +5,7 @@
  *
  * Not here: people and rooms (`ServiceKit.ts`), the other side (`JsSdk.ts`), what goes over the wire (`Wire.ts`).
  */
-import { Encryption, Rooms } from "@twinloop/actors"
+import { Encryption, EncryptionNews, Rooms } from "@twinloop/actors"
 import { ListDiff, type SyncConfig } from "@twinloop/core"
 import { StoreKey, Twinloop } from "@twinloop/platform"
 import { Context, Duration, Effect, Layer, Option, Predicate, Redacted, Stream, SubscriptionRef } from "effect"
@@ -28,6 +28,7 @@ export const encrypted = (settings: Kit.Json = {}, options: Kit.Json = {}): Kit.
 export interface Running extends Kit.Running {
   readonly conversations: Rooms.Rooms["Service"]
   readonly encryption: Encryption.Encryption["Service"]
+  readonly news: EncryptionNews.EncryptionNews["Service"]
 }
 
 /** A further login of a person, whose password is the account's name. */
@@ -89,7 +90,8 @@ export const run = Effect.fnUntraced(function* (
   const running: Running = {
     ...Kit.runningOf(context, config),
     conversations: Context.get(context, Rooms.Rooms),
-    encryption: Context.get(context, Encryption.Encryption)
+    encryption: Context.get(context, Encryption.Encryption),
+    news: Context.get(context, EncryptionNews.EncryptionNews)
   }
   yield* running.service.start
   yield* Kit.untilLoaded(running)
@@ -112,6 +114,28 @@ export const send = (
 /** Sends a text message; its event id. */
 export const say = (running: Running, roomId: string, body: string, options: Rooms.SendOptions = {}) =>
   send(running, roomId, "m.room.message", { msgtype: "m.text", body }, options)
+
+/** Waits until the known devices of a user are as wanted; looks again whenever the homeserver has told of some. */
+export const untilDevices = Effect.fnUntraced(function* (
+  running: Running,
+  userId: string,
+  isWanted: (deviceIds: ReadonlyArray<string>) => boolean
+) {
+  const follower = yield* Effect.orDie(running.news.follow)
+  const devices = Effect.map(Effect.orDie(running.encryption.devices(userId)), (all) =>
+    all.map(({ deviceId }) => deviceId)
+  )
+  const wanted = Effect.gen(function* () {
+    for (let ids = yield* devices; ; ids = yield* devices) {
+      if (isWanted(ids)) return ids
+      yield* Effect.orDie(follower.next)
+    }
+  })
+  return yield* Effect.timeoutOrElse(wanted, {
+    duration: limit,
+    orElse: () => Effect.die(`waited in vain for the devices of ${userId}`)
+  })
+})
 
 /** An event of a timeline as it is shown. */
 export type Shown = Extract<Rooms.TimelineItem, { readonly _tag: "Event" }>

@@ -165,6 +165,17 @@ export const untilEncrypted = (user: JsSdk, roomId: string): Effect.Effect<Room>
     return room?.getMyMembership() === "join" && isEncrypted ? room : undefined
   })
 
+/** Waits until the devices of a user that it knows of are as wanted. */
+export const untilDevices = (
+  user: JsSdk,
+  userId: string,
+  isWanted: (deviceIds: ReadonlyArray<string>) => boolean
+): Effect.Effect<ReadonlyArray<string>> =>
+  until(user, `the devices of ${userId}`, async () => {
+    const ids = [...((await user.crypto.getUserDeviceInfo([userId], true)).get(userId)?.keys() ?? [])]
+    return isWanted(ids) ? ids : undefined
+  })
+
 /** Sends an event of any type, encrypted if the room is; its id. */
 export const send = (user: JsSdk, roomId: string, type: string, content: object): Effect.Effect<string> =>
   Effect.promise(() => user.client.sendEvent(roomId, type as never, content as never)).pipe(

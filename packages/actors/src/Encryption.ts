@@ -162,7 +162,7 @@ const make = Effect.gen(function* () {
       engine.bootstrapCrossSigning(fence, { reset: options.reset ?? false })
     )
     for (const request of made) yield* sendAuthenticated(request, options)
-    // What was published is asked for at once, so that this device knows itself to be signed.
+    // The last one has told this device that it is signed; what the machine wants of others by that is sent at once.
     yield* requests.flush
   })
 

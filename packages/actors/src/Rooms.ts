@@ -185,6 +185,8 @@ interface Members {
 const MEMBERS_LOOK = 100
 /** Rooms whose members are remembered. */
 const MEMBERS_KEPT = 100
+/** Senders that are remembered as followed; who is forgotten is asked for again when he is shown, which costs a look. */
+const SENDERS_KEPT = 1_000
 
 interface Env {
   readonly connId: string
@@ -197,12 +199,25 @@ interface Env {
   readonly requests: OutgoingRequests["Service"]
   /** By room, oldest use first. */
   readonly members: Map<MatrixEvent.RoomId, Members>
+  /** Whose devices are followed since something of theirs was shown, oldest first. */
+  readonly senders: Set<MatrixEvent.UserId>
 }
 
 // --- reading
 
-const unknownSender = (decryption: EventDecryptor.Decryption): boolean =>
-  decryption._tag === "Decrypted" && decryption.shield.code === "UnknownDevice"
+/**
+ * Follows the devices of who is shown: what a message brings with it tells of the sender's device, and not of what becomes of
+ * it. Who is followed already isn't asked for again, unless the device isn't known all the same.
+ */
+const followSender = (env: Env, sender: MatrixEvent.UserId, decryption: EventDecryptor.Decryption) => {
+  if (decryption._tag !== "Decrypted") return Effect.void
+  const isUnknown = decryption.shield.code === "UnknownDevice"
+  if (env.senders.has(sender) && !isUnknown) return Effect.void
+  env.senders.add(sender)
+  const oldest = env.senders.values().next().value
+  if (env.senders.size > SENDERS_KEPT && oldest !== undefined) env.senders.delete(oldest)
+  return env.requests.want([sender])
+}
 
 const show = Effect.fnUntraced(function* (
   env: Env,
@@ -211,8 +226,8 @@ const show = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ShownEvent, CryptoError.CryptoError> {
   if (!isEncrypted(event)) return { event }
   const decryption = yield* env.decryptor.decrypt(roomId, event)
-  // Whose device isn't known is asked about; the answer is news.
-  if (unknownSender(decryption)) yield* env.requests.want([event.sender])
+  // What the homeserver answers is news.
+  yield* followSender(env, event.sender, decryption)
   return { event: decryption._tag === "Decrypted" ? decryption.event : event, decryption }
 })
 
@@ -374,7 +389,8 @@ const make = Effect.gen(function* () {
     decryptor: yield* EventDecryptor.EventDecryptor,
     news: yield* EncryptionNews,
     requests: yield* OutgoingRequests,
-    members: new Map()
+    members: new Map(),
+    senders: new Set()
   }
   // One queue per room that is being written to.
   const queues = yield* RcMap.make({ lookup: (_roomId: MatrixEvent.RoomId) => Semaphore.make(1) })

@@ -121,8 +121,9 @@ export class CryptoEngine extends Context.Service<
 
     /**
      * Makes this account's cross-signing keys, unless this device has them (`reset`: in any case), and gives the requests that
-     * publish them, to be sent in order; sending them again does nothing. The one of kind `deviceSigning` may need the user's
-     * password. Fails with `CryptoFailed`, without `reset`, when the account has keys that this device hasn't.
+     * publish them, and last the one that asks if they are, to be sent in order; sending them again does nothing. The one of
+     * kind `deviceSigning` may need the user's password. Fails with `CryptoFailed`, without `reset`, when the account has keys
+     * that this device hasn't.
      */
     bootstrapCrossSigning(
       fence: Fence,

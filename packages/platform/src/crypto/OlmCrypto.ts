@@ -295,6 +295,36 @@ const firstPoison = Effect.fnUntraced(function* (env: Env, batch: CryptoEngine.R
   return undefined
 })
 
+/** Whether a batch brought a room's key twice. */
+const hasTwins = (processed: ReadonlyArray<Processed>): boolean => {
+  const keys = processed.flatMap((one) =>
+    "inbox" in one && one.inbox.encryption === "decrypted"
+      ? roomKeyNews(one.inbox).map((news) => JSON.stringify(news))
+      : []
+  )
+  return new Set(keys).size < keys.length
+}
+
+/**
+ * Takes a batch. When it brings a room's key twice, the machine is given it again, one event after the other: it compares a key
+ * with the stored one, and not with one of the same batch, so the last would win, also over one that reads earlier messages
+ * (matrix-sdk-crypto 0.19). A sender shares a key again when he learns of a new session of ours.
+ */
+const receiveWhole = Effect.fnUntraced(function* (
+  env: Env,
+  machine: Machine,
+  batch: CryptoEngine.ReceiveBatch,
+  events: Events
+) {
+  const processed = yield* receiveAll(machine, batch, events)
+  if (!hasTwins(processed)) return processed
+  const { machine: again } = yield* reload(env)
+  const first = yield* receiveAll(again, batch, events.slice(0, 1))
+  const bare: CryptoEngine.ReceiveBatch = { toDevice: [], fresh: false }
+  const others = yield* Effect.forEach(events.slice(1), (event) => receiveAll(again, bare, [event]))
+  return [first, ...others].flat()
+})
+
 /** Takes a batch, and sets aside the events at which the machine fails (invariant I7). */
 const receiveSifted = Effect.fnUntraced(function* (
   env: Env,
@@ -311,7 +341,7 @@ const receiveSifted = Effect.fnUntraced(function* (
       events = events.filter((event) => event !== poison.event)
     }
     const { machine } = yield* reload(env)
-    const result = yield* Effect.result(receiveAll(machine, batch, events))
+    const result = yield* Effect.result(receiveWhole(env, machine, batch, events))
     if (result._tag === "Success") return [...result.success, ...aside]
     // It takes each alone and not all of them: no event is to blame.
     if (poison === undefined) return yield* result.failure
@@ -341,7 +371,7 @@ const receivedOf = (
 
 const receive = Effect.fnUntraced(function* (env: Env, batch: CryptoEngine.ReceiveBatch) {
   const { machine } = yield* memory(env, RECEIVE)
-  const processed = yield* receiveAll(machine, batch, batch.toDevice).pipe(
+  const processed = yield* receiveWhole(env, machine, batch, batch.toDevice).pipe(
     Effect.catchIf(
       (error) => batch.toDevice.length > 0 && mayBePoison(error),
       (error) => receiveSifted(env, batch, error)
@@ -439,7 +469,9 @@ const bootstrapCrossSigning = (env: Env, { reset }: { readonly reset: boolean })
       }
       const device = made.uploadKeysRequest
       const keys = device === undefined ? [] : requestsOf([device])
-      return [...keys, signing, ...requestsOf([made.uploadSignaturesRequest])]
+      // The machine believes that its device is signed when the homeserver says so, and Synapse takes its time to say that it does.
+      const query = olm.queryKeysForUsers([new sdk.UserId(env.account.session.userId)])
+      return [...keys, signing, ...requestsOf([made.uploadSignaturesRequest, query])]
     })
   )
 

@@ -47,7 +47,7 @@ describe("Cross-signing", () => {
         isDeviceVerified: false
       })
       const requests = yield* bootstrap(alice)
-      assert.deepStrictEqual(kindsOf(requests), ["deviceSigning", "signatures"])
+      assert.deepStrictEqual(kindsOf(requests), ["deviceSigning", "signatures", "query"])
       yield* Kit.postAll(alice, requests)
       yield* Kit.settle(alice)
       assert.isDefined(yield* masterKeyOf(sim, alice))
@@ -67,7 +67,7 @@ describe("Cross-signing", () => {
       // The process ends before anything was sent.
       yield* alice.engine.reload(alice.fence)
       const requests = yield* bootstrap(alice)
-      assert.deepStrictEqual(kindsOf(requests), ["deviceSigning", "signatures"])
+      assert.deepStrictEqual(kindsOf(requests), ["deviceSigning", "signatures", "query"])
       assert.deepStrictEqual(requests[0], lost)
       yield* Kit.postAll(alice, requests)
       yield* Kit.settle(alice)
@@ -91,7 +91,7 @@ describe("Cross-signing", () => {
       assert.deepStrictEqual(yield* Kit.rows(second), before)
       assert.deepStrictEqual(yield* masterKeyOf(sim, alice), master)
       yield* second.engine.reload(second.fence)
-      assert.deepStrictEqual(kindsOf(yield* bootstrap(second, true)), ["deviceSigning", "signatures"])
+      assert.deepStrictEqual(kindsOf(yield* bootstrap(second, true)), ["deviceSigning", "signatures", "query"])
     })
   )
 
