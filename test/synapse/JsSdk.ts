@@ -114,6 +114,10 @@ export const until = <A>(
 const eventsOf = (user: JsSdk, roomId: string): ReadonlyArray<MatrixEvent> =>
   user.client.getRoom(roomId)?.getLiveTimeline().getEvents() ?? []
 
+/** What a room's timeline shows. */
+export const events = (user: JsSdk, roomId: string): Effect.Effect<ReadonlyArray<MatrixEvent>> =>
+  Effect.sync(() => [...eventsOf(user, roomId)])
+
 const shown = (event: MatrixEvent): unknown => [
   event.getId(),
   event.getType(),
