@@ -44,8 +44,8 @@ const webAssembly = (globalThis as unknown as { readonly WebAssembly: WebAssembl
 export interface Surroundings {
   /** The `indexedDB` that a store is opened in, at the moment it is opened. */
   readonly indexedDB: () => unknown
-  /** The classes of IndexedDB (`IDBKeyRange`, ...), by their global names. */
-  readonly classes: { readonly [name: string]: unknown }
+  /** Gives the classes of IndexedDB (`IDBKeyRange`, ...), by their global names. */
+  readonly classes: () => { readonly [name: string]: unknown }
   /** Unix milliseconds. */
   readonly now: () => number
   /** What the Rust code says in its log. */
@@ -59,14 +59,23 @@ const wasmPath = "matrix_sdk_crypto_wasm_bg.wasm"
 
 const directory = (): string => join(directoryOf("@matrix-org/matrix-sdk-crypto-wasm"), "pkg")
 
-let compiled: Promise<object> | undefined
-
-const compile = (): Promise<object> => {
-  compiled ??= readFile(join(directory(), wasmPath)).then((bytes) => webAssembly.compile(bytes))
-  // A file that could not be read may be there the next time.
-  compiled.catch(() => (compiled = undefined))
-  return compiled
+interface Compilation {
+  /** V8's own threads are at work. */
+  readonly begun: Promise<void>
+  readonly module: Promise<object>
 }
+
+let compilation: Compilation | undefined
+
+const begin = (): Compilation => {
+  const bytes = readFile(join(directory(), wasmPath))
+  const module = bytes.then((read) => webAssembly.compile(read))
+  // A file that could not be read may be there the next time.
+  module.catch(() => (compilation = undefined))
+  return { module, begun: bytes.then(() => undefined) }
+}
+
+const compile = (): Compilation => (compilation ??= begin())
 
 /** How Rust's panic hook begins, before it traps. */
 const panicPrefix = "panicked at "
@@ -167,7 +176,7 @@ const parametersOf = (surroundings: Surroundings, watch: Watch): { readonly [nam
   Object.defineProperty(globals, "global", { value: globals })
   return {
     ...shared,
-    ...surroundings.classes,
+    ...surroundings.classes(),
     globalThis: globals,
     global: globals,
     self: undefined,
@@ -177,11 +186,13 @@ const parametersOf = (surroundings: Surroundings, watch: Watch): { readonly [nam
 
 /** A new instance. Rejects when the package isn't there or can't be run. */
 export const instantiate = async (surroundings: Surroundings): Promise<CryptoSdk> => {
-  const module = await compile()
+  const { begun, module } = compile()
+  // What follows is loaded on this thread while the machine code is compiled on others.
+  await begun
   const watch = new Watch(surroundings)
   const glue = loadPrivately(directory(), { parameters: parametersOf(surroundings, watch) })(gluePath) as Glue
   const imports = { "./matrix_sdk_crypto_wasm_bg.js": importsOf(glue, watch) }
-  const { exports } = await webAssembly.instantiate(module, imports)
+  const { exports } = await webAssembly.instantiate(await module, imports)
   watch.disconnect = () => glue.__wbg_set_wasm(inert(exports))
   glue.__wbg_set_wasm(exports)
   const { __wbindgen_start: start } = exports

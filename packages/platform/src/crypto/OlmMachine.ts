@@ -77,7 +77,7 @@ export const makeHost: Effect.Effect<Host, CryptoError.CryptoError> = Effect.gen
     try: () =>
       CryptoWasm.instantiate({
         indexedDB: () => database?.factory,
-        classes: fakeIndexedDb().globals,
+        classes: () => fakeIndexedDb().globals,
         now: () => clock.currentTimeMillisUnsafe(),
         log: (_level, text) => void runFork(Effect.logDebug(text)),
         onTrap: die
