@@ -10,6 +10,15 @@ const good: Report.Story = {
   roomsExpected: 205,
   toDevice: Report.compare(100, numbers(100)),
   messages: { sent: 30, roomsBehind: 0 },
+  encryption: {
+    sent: 30,
+    decrypted: 30,
+    undecrypted: 0,
+    reasons: [],
+    roomKeys: 12,
+    fetched: 3,
+    oneTimeKeyConflicts: 0
+  },
   handover: { releaseMillis: [20], killMillis: [25] },
   suspend: { quietMillis: 9, quiet: true, openConnections: 0 },
   exitCodes: [0, 0],
@@ -74,6 +83,13 @@ describe("Report.failures", () => {
     ["an event that nobody sent", { toDevice: Report.compare(99, numbers(100)) }],
     ["a sender that sent nothing", { toDevice: Report.compare(0, []) }],
     ["a room without its latest message", { messages: { sent: 30, roomsBehind: 1 } }],
+    ["messages that nobody sent encrypted", { encryption: { ...good.encryption, sent: 0, decrypted: 0 } }],
+    [
+      "a message that can't be decrypted",
+      { encryption: { ...good.encryption, decrypted: 29, undecrypted: 1, reasons: ["MissingRoomKey"] } }
+    ],
+    ["a message that nobody tried to decrypt", { encryption: { ...good.encryption, decrypted: 29 } }],
+    ["a one-time key that was replaced", { encryption: { ...good.encryption, oneTimeKeyConflicts: 1 } }],
     ["a missing room", { rooms: 204 }],
     ["a suspension that was not quiet", { suspend: { ...good.suspend, quiet: false } }],
     ["a process that didn't end well", { exitCodes: [0, 1] }],

@@ -8,8 +8,8 @@ import * as Flags from "./Flags.ts"
 import * as Output from "./Output.ts"
 
 const intro = [
-  "One account, two processes, one SQLite file. A sender keeps sending; the processes are suspended, killed and cut off.",
-  "At the end: is every to-device event in the inbox exactly once, and in order?",
+  "One account, two processes, one SQLite file. Another user keeps writing, encrypted; the processes are suspended, killed and cut off.",
+  "At the end: is every to-device event in the inbox exactly once, and in order? Can every message be decrypted?",
   ""
 ]
 
@@ -21,7 +21,7 @@ const print = (json: boolean, story: Report.Story) => {
     "",
     ...Report.table(story),
     "",
-    ok ? `All is well: nothing lost, duplicated or out of order, in ${seconds} s.` : "Not all is well."
+    ok ? `All is well: nothing lost, duplicated, out of order or unreadable, in ${seconds} s.` : "Not all is well."
   ])
 }
 

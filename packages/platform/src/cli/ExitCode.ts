@@ -23,7 +23,7 @@ export const exitCodes = {
   homeserver: 5,
   /** No twinloop process runs on the database. */
   notRunning: 6,
-  /** The story was played, and something was lost, duplicated or late. */
+  /** The story was played, and something was lost, duplicated, late or unreadable. */
   story: 7
 } as const
 

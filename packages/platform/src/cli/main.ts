@@ -14,7 +14,7 @@ import { runCommand } from "./RunCommand.ts"
 const exitCodes = [
   "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not logged in or login refused; 4 the database can't be used;",
   "5 the homeserver can't be reached, lacks sliding sync, or its port is taken; 6 no process runs on the database;",
-  "7 the story found a loss, a duplicate or a delay; 130 and 143 ended at once by a second SIGINT or SIGTERM."
+  "7 the story found a loss, a duplicate, a delay or an unreadable message; 130 and 143 ended at once by a second SIGINT or SIGTERM."
 ].join("\n")
 
 const twinloop = Command.make("twinloop").pipe(

@@ -6,6 +6,13 @@ import * as MonotonicClock from "../cli/MonotonicClock.ts"
 import * as Report from "./Report.ts"
 import * as Sender from "./Sender.ts"
 
+/** room → the last event that the homeserver accepted from the sender. */
+type LastMessages = ReadonlyMap<string, string>
+
+/** The last message to each room. */
+export const lastMessages = (messages: ReadonlyArray<Sender.Message>): LastMessages =>
+  new Map(messages.map(({ eventId, roomId }) => [roomId, eventId]))
+
 /** The numbers in the inbox, in its order. */
 export const inboxNumbers = Effect.gen(function* () {
   const store = yield* SyncStore.SyncStore
@@ -33,7 +40,7 @@ export const settle = Effect.fnUntraced(function* (sent: number) {
 })
 
 /** How many rooms of a process don't have the last event that the homeserver accepted. */
-const countBehind = Effect.fnUntraced(function* (role: string, last: Sender.Sent["lastMessage"]) {
+const countBehind = Effect.fnUntraced(function* (role: string, last: LastMessages) {
   const store = yield* SyncStore.SyncStore
   const { rooms } = yield* store.loadMain(MainSync.connId(role))
   const latest = new Map(rooms.map((room) => [room.roomId, room.latestEvent?.event_id]))
@@ -41,7 +48,7 @@ const countBehind = Effect.fnUntraced(function* (role: string, last: Sender.Sent
 })
 
 /** Waits until every room has its latest message, or the bound has passed; gives how many haven't. */
-export const settleRooms = Effect.fnUntraced(function* (role: string, last: Sender.Sent["lastMessage"]) {
+export const settleRooms = Effect.fnUntraced(function* (role: string, last: LastMessages) {
   const current = Effect.repeat(countBehind(role, last), {
     until: (behind) => behind === 0,
     schedule: Schedule.spaced("50 millis")

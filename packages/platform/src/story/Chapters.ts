@@ -15,6 +15,7 @@ import type { AccountSession } from "../http/Session.ts"
 import { expirePosition } from "../synapse/SynapseApi.ts"
 import * as AppProcess from "./AppProcess.ts"
 import * as Connections from "./Connections.ts"
+import type { Bob } from "./Bob.ts"
 import type * as Gate from "./Gate.ts"
 import * as Report from "./Report.ts"
 import type * as Sender from "./Sender.ts"
@@ -40,6 +41,7 @@ export interface World {
   readonly baseUrl: string
   readonly gate: Gate.Gate
   readonly alice: AccountSession
+  readonly bob: Bob
   readonly sender: Sender.Sender
   readonly startedAtMillis: number
 }

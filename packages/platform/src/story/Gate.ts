@@ -2,7 +2,8 @@
  * A TCP gate in front of a homeserver, which can be shut: connections through it end, and new ones are refused.
  *
  * The story makes a homeserver unreachable with it, the embedded one and Synapse alike, without touching the homeserver. It
- * also sees at the gate which parts of the room list are asked for, whatever the processes say of themselves.
+ * also sees at the gate which parts of the room list are asked for, and whether one-time keys are refused, whatever the
+ * processes say of themselves, also those that were killed.
  */
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -16,6 +17,8 @@ export interface Gate {
   readonly open: Effect.Effect<void>
   /** Every range of a list that was asked for through the gate so far, as it was spelled: `[7,26]`. */
   readonly ranges: Effect.Effect<ReadonlySet<string>>
+  /** How many uploads of one-time keys were refused through the gate so far, because there are others under their ids. */
+  readonly conflicts: Effect.Effect<number>
 }
 
 const host = "127.0.0.1"
@@ -27,6 +30,19 @@ const listen = (server: net.Server, port: number): Effect.Effect<number> =>
 
 /** `"ranges":[[7,26]]` or `"range":[7,26]` in the body of a sync request. */
 const rangePattern = /"ranges?":\[?(\[\d+,\d+\])/g
+
+/** What a homeserver says of a one-time key whose id was used for another one. */
+const conflictWords = "already exists"
+
+/** Counts words in a stream, also where they are cut in two. */
+const counter = (words: string) => {
+  let tail = ""
+  return (chunk: Buffer): number => {
+    const text = tail + chunk.toString("latin1")
+    tail = text.slice(1 - words.length)
+    return text.split(words).length - 1
+  }
+}
 
 /** Joins two sockets: what one says the other hears, and they end together. */
 const join = (inner: net.Socket, outer: net.Socket): void => {
@@ -44,6 +60,7 @@ const join = (inner: net.Socket, outer: net.Socket): void => {
 export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effect.fn.Return<Gate, never, Scope.Scope> {
   const sockets = new Set<net.Socket>()
   const ranges = new Set<string>()
+  let conflicts = 0
   const server = net.createServer((outer) => {
     const inner = net.connect({ host, port: targetPort })
     for (const socket of [outer, inner]) {
@@ -54,6 +71,8 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
     outer.on("data", (chunk: Buffer) => {
       for (const [, range] of chunk.toString("latin1").matchAll(rangePattern)) ranges.add(range!)
     })
+    const conflictsIn = counter(conflictWords)
+    inner.on("data", (chunk: Buffer) => (conflicts += conflictsIn(chunk)))
     join(inner, outer)
   })
   const shut = Effect.sync(() => {
@@ -65,6 +84,7 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
     baseUrl: `http://${host}:${port}`,
     shut,
     open: Effect.asVoid(listen(server, port)),
-    ranges: Effect.sync(() => new Set(ranges))
+    ranges: Effect.sync(() => new Set(ranges)),
+    conflicts: Effect.sync(() => conflicts)
   }
 })

@@ -52,12 +52,31 @@ export const longestGap = (fromMillis: number, toMillis: number, momentsMillis: 
   return all.slice(1).reduce((longest, moment, index) => Math.max(longest, moment - all[index]!), 0)
 }
 
+/** What can be read of the encrypted messages with the keys that the database holds at the end. */
+export interface Readable {
+  readonly sent: number
+  readonly decrypted: number
+  readonly undecrypted: number
+  /** Why not, each reason once. */
+  readonly reasons: ReadonlyArray<string>
+  /** Keys under which they were sent, each of which came in a to-device event of its own. */
+  readonly roomKeys: number
+  /** How many the timelines in the database lack, so that the homeserver was asked for them. */
+  readonly fetched: number
+}
+
+export interface Encryption extends Readable {
+  /** How often a one-time key was uploaded under an id that had been used: the stored keys had gone back. */
+  readonly oneTimeKeyConflicts: number
+}
+
 export interface Story {
   readonly homeserver: string
   readonly rooms: number
   readonly roomsExpected: number
   readonly toDevice: ToDevice
   readonly messages: { readonly sent: number; readonly roomsBehind: number }
+  readonly encryption: Encryption
   readonly handover: { readonly releaseMillis: ReadonlyArray<number>; readonly killMillis: ReadonlyArray<number> }
   /** `openConnections` is null where the operating system doesn't tell. */
   readonly suspend: { readonly quietMillis: number; readonly quiet: boolean; readonly openConnections: number | null }
@@ -73,7 +92,7 @@ export interface Story {
 
 /** What the story did not keep, in words; empty when all is well. */
 export const failures = (story: Story): ReadonlyArray<string> => {
-  const { handover, messages, suspend, toDevice } = story
+  const { encryption, handover, messages, suspend, toDevice } = story
   const found: Array<string> = []
   const must = (kept: boolean, otherwise: string): void => {
     if (!kept) found.push(otherwise)
@@ -86,6 +105,19 @@ export const failures = (story: Story): ReadonlyArray<string> => {
   must(toDevice.outOfOrder === 0, `${toDevice.outOfOrder} to-device events were applied out of order`)
   must(toDevice.applied === toDevice.sent, `${toDevice.applied} of ${toDevice.sent} to-device events are in the inbox`)
   must(messages.roomsBehind === 0, `${messages.roomsBehind} rooms don't have their latest message`)
+  must(encryption.sent > 0, "no encrypted message was sent")
+  must(
+    encryption.undecrypted === 0,
+    `${encryption.undecrypted} encrypted messages can't be read: ${encryption.reasons.join(", ")}`
+  )
+  must(
+    encryption.decrypted === encryption.sent,
+    `${encryption.decrypted} of ${encryption.sent} encrypted messages were read`
+  )
+  must(
+    encryption.oneTimeKeyConflicts === 0,
+    `${encryption.oneTimeKeyConflicts} times a one-time key had the id of another one`
+  )
   must(story.rooms === story.roomsExpected, `the room list has ${story.rooms} rooms instead of ${story.roomsExpected}`)
   must(suspend.quiet, "suspending did not end everything within its deadline")
   must((suspend.openConnections ?? 0) === 0, `${suspend.openConnections} TCP connections were open while suspended`)
@@ -109,7 +141,7 @@ const millis = (value: number): string => `${value < 10 ? value.toFixed(1) : Mat
 
 /** The table at the end, for people. */
 export const table = (story: Story): ReadonlyArray<string> => {
-  const { handover, messages, suspend, toDevice } = story
+  const { encryption, handover, messages, suspend, toDevice } = story
   const rows: ReadonlyArray<readonly [string, string, string]> = [
     ["rooms in the list", String(story.rooms), `${story.roomsExpected}`],
     ["to-device events sent", String(toDevice.sent), ""],
@@ -117,8 +149,13 @@ export const table = (story: Story): ReadonlyArray<string> => {
     ["  lost", String(toDevice.lost), "0"],
     ["  duplicated", String(toDevice.duplicated), "0"],
     ["  out of order", String(toDevice.outOfOrder), "0"],
-    ["messages sent", String(messages.sent), ""],
+    ["encrypted messages sent", String(encryption.sent), ""],
+    ["  keys of rooms for them", String(encryption.roomKeys), ""],
+    ["  in gaps of the stored timelines", String(encryption.fetched), ""],
+    ["  decrypted", String(encryption.decrypted), String(encryption.sent)],
+    ["  undecrypted", String(encryption.undecrypted), "0"],
     ["  rooms without their latest", String(messages.roomsBehind), "0"],
+    ["one-time key conflicts", String(encryption.oneTimeKeyConflicts), "0"],
     ["hand-over after release", handover.releaseMillis.map(millis).join(", "), `≤ ${bounds.releaseMillis} ms`],
     ["hand-over after SIGKILL", handover.killMillis.map(millis).join(", "), `≤ ${bounds.killMillis} ms`],
     ["quiet after suspend", millis(suspend.quietMillis), `≤ ${bounds.quietMillis} ms`],

@@ -1,32 +1,42 @@
 /**
- * The other user of the story: keeps sending messages and numbered to-device events, and records what the homeserver took.
+ * What the other user of the story sends: encrypted messages and numbered to-device events, and a record of what the
+ * homeserver took.
  *
  * Events are numbered from 1 and sent one after the other, each again until it is accepted, under one transaction id: so the
  * order of acceptance is the order of the numbers, and none is skipped.
  */
-import type { Homeserver, HomeserverError } from "@twinloop/core"
-import { Effect, Ref, Schedule } from "effect"
+import type { Homeserver, MatrixEvent } from "@twinloop/core"
+import { Effect, Latch, Ref, Schedule } from "effect"
+import type { Bob } from "./Bob.ts"
 
 /** To-device event type of the story. */
 export const TYPE = "org.twinloop.story.number"
 
+/** A message that the homeserver accepted, and what it says. */
+export interface Message {
+  readonly roomId: MatrixEvent.RoomId
+  readonly eventId: MatrixEvent.EventId
+  readonly body: string
+}
+
 export interface Sent {
   /** The highest number that the homeserver accepted. */
   readonly toDevice: number
-  readonly messages: number
-  /** room → the last event that the homeserver accepted from the sender. */
-  readonly lastMessage: ReadonlyMap<string, string>
+  /** Oldest first. */
+  readonly messages: ReadonlyArray<Message>
 }
 
 export interface Sender {
   readonly sent: Effect.Effect<Sent>
   /** Sends until `finish`; ends when what was on its way has been accepted. */
   readonly sending: Effect.Effect<void>
+  /** Lets it write messages, too: whoever shall read them must have published his keys first. */
+  readonly write: Effect.Effect<void>
   readonly finish: Effect.Effect<void>
 }
 
 interface Options {
-  readonly homeserver: Homeserver.Homeserver["Service"]
+  readonly bob: Bob
   readonly recipient: Homeserver.Session
   /** Where messages go, in turn. */
   readonly rooms: ReadonlyArray<string>
@@ -36,18 +46,18 @@ interface Options {
 
 const again = Schedule.spaced("100 millis")
 
-const untilAccepted = <A>(effect: Effect.Effect<A, HomeserverError.HomeserverError>): Effect.Effect<A> =>
-  Effect.orDie(Effect.retry(effect, again))
+const untilAccepted = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A> => Effect.orDie(Effect.retry(effect, again))
 
 /** Makes a sender that has sent nothing. */
 export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Sender> {
-  const { homeserver, recipient } = options
-  const sent = yield* Ref.make<Sent>({ toDevice: 0, messages: 0, lastMessage: new Map() })
+  const { bob, recipient } = options
+  const sent = yield* Ref.make<Sent>({ toDevice: 0, messages: [] })
   const finished = yield* Ref.make(false)
+  const writes = yield* Latch.make(false)
 
   const sendToDevice = (number: number) =>
     untilAccepted(
-      homeserver.sendToDevice({
+      bob.homeserver.sendToDevice({
         type: TYPE,
         txnId: `story-d${number}`,
         messages: { [recipient.userId]: { [recipient.deviceId]: { number } } }
@@ -57,19 +67,9 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
   const sendMessage = Effect.fnUntraced(function* (number: number) {
     const roomId = options.rooms[number % options.rooms.length]
     if (roomId === undefined) return
-    const eventId = yield* untilAccepted(
-      homeserver.sendEvent({
-        roomId,
-        type: "m.room.message",
-        txnId: `story-m${number}`,
-        content: { msgtype: "m.text", body: `message ${number}` }
-      })
-    )
-    yield* Ref.update(sent, (all) => ({
-      ...all,
-      messages: all.messages + 1,
-      lastMessage: new Map(all.lastMessage).set(roomId, eventId)
-    }))
+    const body = `message ${number}`
+    const eventId = yield* untilAccepted(bob.write({ roomId, txnId: `story-m${number}`, body }))
+    yield* Ref.update(sent, (all) => ({ ...all, messages: [...all.messages, { roomId, eventId, body }] }))
   })
 
   const loop = (send: (number: number) => Effect.Effect<void>, pauseMillis: number) =>
@@ -79,9 +79,10 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
         yield* Effect.sleep(pauseMillis)
       }
     })
-  const sending = Effect.all([loop(sendToDevice, options.pauseMillis), loop(sendMessage, options.pauseMillis * 4)], {
+  const writing = Effect.andThen(writes.await, loop(sendMessage, options.pauseMillis * 4))
+  const sending = Effect.all([loop(sendToDevice, options.pauseMillis), writing], {
     concurrency: "unbounded",
     discard: true
   })
-  return { sent: Ref.get(sent), sending, finish: Ref.set(finished, true) }
+  return { sent: Ref.get(sent), sending, write: Effect.asVoid(writes.open), finish: Ref.set(finished, true) }
 })

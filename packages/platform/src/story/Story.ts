@@ -1,28 +1,30 @@
 /**
  * The main job: a story with real processes over one SQLite file, against the embedded homeserver or a real Synapse.
  *
- * A sender keeps sending messages and numbered to-device events throughout. Meanwhile the list grows, the window changes
- * many times a second, the first process is suspended and a second takes over, it resumes, the owner is killed in the
- * middle of a batch, the homeserver forgets a position, the homeserver can't be reached for a while, and both stop. At the
- * end, what the homeserver accepted is compared with the inbox.
+ * Another user keeps sending throughout: numbered to-device events, and encrypted messages whose keys change all the time.
+ * Meanwhile the list grows, the window changes many times a second, the first process is suspended and a second takes over,
+ * it resumes, the owner is killed in the middle of a batch, the homeserver forgets a position, the homeserver can't be
+ * reached for a while, and both stop. At the end, what the homeserver accepted is compared with the inbox, and every message
+ * is decrypted with the keys that the database holds.
  *
- * Invariants shown: I1 and I2 (nothing lost, duplicated or out of order), I3 (the extension loop goes on while the window
- * changes), I4 (suspended is quiet), I9 (recovers by itself).
+ * Invariants shown: I1 and I2 (nothing lost, duplicated or out of order, no key missing), I3 (the extension loop goes on while
+ * the window changes), I4 (suspended is quiet), I9 (recovers by itself).
  *
  * Not here: the arithmetic and the bounds (`Report.ts`), the chapters (`Chapters.ts`).
  */
-import { Homeserver, SyncStore } from "@twinloop/core"
+import { SyncStore } from "@twinloop/core"
 import { Effect, Fiber, Layer } from "effect"
+import { dirname, join } from "node:path"
+import * as Flags from "../cli/Flags.ts"
 import * as MonotonicClock from "../cli/MonotonicClock.ts"
 import type { Progress } from "../cli/Output.ts"
-import * as NodeHomeserver from "../http/NodeHomeserver.ts"
-import { RefreshLock } from "../http/RefreshLock.ts"
-import type { AccountSession } from "../http/Session.ts"
 import * as SessionStore from "../http/SessionStore.ts"
 import * as SqliteSessionStore from "../http/SqliteSessionStore.ts"
 import * as SqliteStores from "../sqlite/SqliteStores.ts"
-import { countRooms, inboxNumbers, settle, settleRooms } from "./Accounting.ts"
+import { countRooms, inboxNumbers, lastMessages, settle, settleRooms } from "./Accounting.ts"
+import * as Bob from "./Bob.ts"
 import { enter, inSync, MAIN, NEW_ROOMS, play, STANDBY, stop, tell, waits, type World } from "./Chapters.ts"
+import * as Decryption from "./Decryption.ts"
 import * as Gate from "./Gate.ts"
 import * as Report from "./Report.ts"
 import * as Sender from "./Sender.ts"
@@ -33,7 +35,7 @@ import * as StoryHomeserver from "./StoryHomeserver.ts"
 export interface Options {
   readonly homeserver: StoryHomeserver.Kind
   readonly rooms: number
-  /** SQLite file of the account; made anew. */
+  /** SQLite file of the account; made anew, as are its key file and Bob's database beside it. */
   readonly database: string
   readonly progress: Progress
   /** Told what the story came to, while the homeserver is still up. */
@@ -42,7 +44,7 @@ export interface Options {
   readonly keep: boolean
 }
 
-/** Rooms that Bob writes to; the others are Alice's alone. */
+/** Rooms that Bob writes to, encrypted; the others are Alice's alone. */
 const SHARED_ROOMS = 20
 const SEND_PAUSE_MILLIS = 20
 /** How long the homeserver may take to accept what is on its way when the sender is told to finish. */
@@ -50,24 +52,28 @@ const FINISH_LIMIT_MILLIS = 20_000
 /** How the story keeps inbox rows from being deleted: a consumer that never moves. */
 const CONSUMER = "story"
 
-/** Bob's side of the homeserver, past the gate. */
-const layerBob = (bob: AccountSession): Layer.Layer<Homeserver.Homeserver, StoryError> =>
-  NodeHomeserver.layer.pipe(
-    Layer.provide(Layer.merge(SessionStore.layerMemory(bob), RefreshLock.layerSingleProcess)),
-    Layer.catch((error) => Layer.effect(Homeserver.Homeserver, new StoryError({ message: error.message })))
-  )
+/** How often an id of a one-time key was used twice: as the homeserver counts, or as was seen from outside, whichever is more. */
+const countConflicts = Effect.fnUntraced(function* (
+  { bob, gate }: Pick<World, "bob" | "gate">,
+  told: Effect.Effect<ReadonlyArray<number>, StoryError>
+) {
+  const seen = (yield* gate.conflicts) + (yield* bob.conflicts)
+  const counted = (yield* told).reduce((sum, ofDevice) => sum + ofDevice, 0)
+  return Math.max(seen, counted)
+})
 
 /** Makes the accounts, the rooms and the database; everything that must be there before the first process starts. */
 const prepare = Effect.fnUntraced(function* (options: Options, startedAtMillis: number) {
   const { database, progress } = options
   yield* progress.status(`starting the homeserver (${options.homeserver})`)
-  const { baseUrl, register } = yield* StoryHomeserver.start(options.homeserver, progress.status)
+  const homeserver = yield* StoryHomeserver.start(options.homeserver, progress.status)
+  const { baseUrl, register } = homeserver
   const gate = yield* Gate.make(Number(new URL(baseUrl).port))
   const alice = yield* register("alice")
-  const bob = yield* register("bob")
+  const friend = yield* register("bob")
   const shared = yield* StoryAccounts.createRooms(baseUrl, {
     owner: alice,
-    guests: [bob],
+    guests: [friend],
     count: options.rooms,
     shared: SHARED_ROOMS,
     onProgress: (made) => progress.status(`making rooms: ${made} of ${options.rooms}`)
@@ -75,22 +81,30 @@ const prepare = Effect.fnUntraced(function* (options: Options, startedAtMillis: 
   const stored = { ...alice, homeserver: gate.baseUrl }
   yield* SessionStore.replace(yield* SessionStore.SessionStore, stored)
   yield* (yield* SyncStore.SyncStore).advanceInbox({ consumer: CONSUMER, sequence: 0, keep: 0 })
-  const sender = yield* Effect.provide(
-    Effect.flatMap(Homeserver.Homeserver, (homeserver) =>
-      Sender.make({ homeserver, recipient: alice, rooms: shared, pauseMillis: SEND_PAUSE_MILLIS })
-    ),
-    yield* Layer.build(layerBob(bob))
+  const bob = yield* Bob.make({ session: friend, database: join(dirname(database), "bob.db"), rooms: shared })
+  const sender = yield* Sender.make({ bob, recipient: alice, rooms: shared, pauseMillis: SEND_PAUSE_MILLIS })
+  const world: World = { progress, database, baseUrl, gate, alice, bob, sender, startedAtMillis }
+  const conflicts = countConflicts(world, Effect.forEach([alice, friend], homeserver.conflicts))
+  return { world, conflicts }
+})
+
+/** Lets Bob write once Alice's first process has published the keys of her device: nobody could read what came before. */
+const beginToWrite = Effect.fnUntraced(function* (world: World) {
+  yield* world.bob.untilReachable(world.alice)
+  yield* world.sender.write
+  yield* tell(
+    world,
+    `alice's device has published its keys; bob writes to ${SHARED_ROOMS} encrypted rooms, with a new key after every ${StoryAccounts.KEY_MESSAGES} messages to one`
   )
-  const world: World = { progress, database, baseUrl, gate, alice, sender, startedAtMillis }
-  return world
 })
 
 const perform = Effect.fnUntraced(function* (options: Options) {
   const startedAtMillis = yield* MonotonicClock.nowMillis
-  const world = yield* prepare(options, startedAtMillis)
+  const { conflicts, world } = yield* prepare(options, startedAtMillis)
   yield* tell(world, `the homeserver (${options.homeserver}) has ${options.rooms} rooms; bob starts to send`)
   const sending = yield* Effect.forkScoped(world.sender.sending)
   const main = yield* enter(world, MAIN, inSync, "and owns the stream")
+  yield* beginToWrite(world)
   const first = yield* enter(world, STANDBY, waits, "and waits for the stream")
   const { measured, standby } = yield* play(world, main, first, options.rooms)
 
@@ -101,15 +115,23 @@ const perform = Effect.fnUntraced(function* (options: Options) {
   })
   const sent = yield* world.sender.sent
   const lastEventMillis = yield* settle(sent.toDevice)
-  const roomsBehind = yield* settleRooms(MAIN, sent.lastMessage)
+  const roomsBehind = yield* settleRooms(MAIN, lastMessages(sent.messages))
+  const reader = { session: world.alice, keyFile: Flags.keyFileOf(world.database), role: MAIN }
+  yield* Decryption.settle(reader, sent.messages)
   const exitCodes = [yield* stop(world, standby), yield* stop(world, main)]
   yield* tell(world, `both stopped, with exit codes ${exitCodes.join(" and ")}`)
+  const readable = yield* Decryption.count(reader, sent.messages)
+  yield* tell(
+    world,
+    `alice's database decrypts ${readable.decrypted} of bob's ${readable.sent} messages, with ${readable.roomKeys} room keys`
+  )
   const story: Report.Story = {
     homeserver: options.homeserver,
     rooms: yield* countRooms(MAIN),
     roomsExpected: options.rooms + NEW_ROOMS,
     toDevice: Report.compare(sent.toDevice, yield* inboxNumbers),
-    messages: { sent: sent.messages, roomsBehind },
+    messages: { sent: sent.messages.length, roomsBehind },
+    encryption: { ...readable, oneTimeKeyConflicts: yield* conflicts },
     handover: { releaseMillis: measured.releaseMillis, killMillis: measured.killMillis },
     suspend: { quietMillis: measured.quietMillis, quiet: measured.quiet, openConnections: measured.openConnections },
     exitCodes,

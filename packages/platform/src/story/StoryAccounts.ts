@@ -49,18 +49,29 @@ export const register = Effect.fn("StoryAccounts.register")(function* (
   }
 })
 
-/** Makes a room of `owner`; those who are invited join it at once. Gives its id. */
+/** Messages after which a room's key is replaced: so few that keys are on their way all the time. */
+export const KEY_MESSAGES = 3
+
+/** Turns on encryption from the first event on. Spec: `m.room.encryption`. */
+const encryption = {
+  type: "m.room.encryption",
+  state_key: "",
+  content: { algorithm: "m.megolm.v1.aes-sha2", rotation_period_msgs: KEY_MESSAGES }
+}
+
+/** Makes a room of `owner`; those who are invited join it at once, and it is encrypted. Gives its id. */
 export const createRoom = Effect.fn("StoryAccounts.createRoom")(function* (
   baseUrl: string,
   options: { readonly owner: AccountSession; readonly name: string; readonly guests: ReadonlyArray<AccountSession> }
 ) {
   const invite = options.guests.map((guest) => guest.userId)
+  const state = invite.length > 0 ? [encryption] : []
   const { room_id: roomId } = yield* call(
     baseUrl,
     {
       method: "POST",
       path: "/_matrix/client/v3/createRoom",
-      body: { name: options.name, preset: "private_chat", invite },
+      body: { name: options.name, preset: "private_chat", invite, initial_state: state },
       accessToken: options.owner.accessToken
     },
     Created
@@ -72,7 +83,7 @@ export const createRoom = Effect.fn("StoryAccounts.createRoom")(function* (
   return roomId
 })
 
-/** Makes many rooms; `shared` of them with the guests, the others alone. Gives the ids of the shared ones. */
+/** Makes many rooms; `shared` of them with the guests and encrypted, the others alone. Gives the ids of the shared ones. */
 export const createRooms = Effect.fn("StoryAccounts.createRooms")(function* (
   baseUrl: string,
   options: {

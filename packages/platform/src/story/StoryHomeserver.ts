@@ -5,6 +5,7 @@ import { Effect, Option, Schema, Stream } from "effect"
 import type { Scope } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as Synapse from "../synapse/Synapse.ts"
+import { request } from "../synapse/SynapseApi.ts"
 import type { AccountSession } from "../http/Session.ts"
 import { commandLine } from "./AppProcess.ts"
 import * as StoryAccounts from "./StoryAccounts.ts"
@@ -49,12 +50,31 @@ export interface StoryHomeserver {
   readonly baseUrl: string
   /** Makes an account with one device; the password is the name. */
   register(username: string): Effect.Effect<AccountSession, StoryError>
+  /**
+   * How often a device uploaded another one-time key under an id that it had used, refused or not, as the homeserver counts;
+   * 0 of one that doesn't count.
+   */
+  conflicts(device: AccountSession): Effect.Effect<number, StoryError>
 }
+
+/** What the embedded homeserver tells of a device's keys. */
+const Keys = Schema.Struct({ conflicts: Schema.Finite, reused: Schema.Finite })
+
+const devConflicts = Effect.fnUntraced(
+  function* (baseUrl: string, { deviceId, userId }: AccountSession) {
+    const query = new URLSearchParams({ user_id: userId, device_id: deviceId })
+    const { json } = yield* request(baseUrl, { method: "GET", path: `/_twinloop/keys?${query}` })
+    const { conflicts, reused } = yield* Schema.decodeUnknownEffect(Keys)(json)
+    return conflicts + reused
+  },
+  Effect.mapError(({ message }) => new StoryError({ message: `asking the embedded homeserver for keys: ${message}` }))
+)
 
 const dev: Effect.Effect<StoryHomeserver, StoryError, ChildProcessSpawner.ChildProcessSpawner | Scope.Scope> =
   Effect.map(startDev, (baseUrl) => ({
     baseUrl,
-    register: (username) => StoryAccounts.register(baseUrl, username)
+    register: (username) => StoryAccounts.register(baseUrl, username),
+    conflicts: (device) => devConflicts(baseUrl, device)
   }))
 
 const synapse = (onProgress: (text: string) => Effect.Effect<void>) =>
@@ -63,7 +83,8 @@ const synapse = (onProgress: (text: string) => Effect.Effect<void>) =>
     (running): StoryHomeserver => ({
       baseUrl: running.baseUrl,
       register: (username) =>
-        Effect.mapError(running.register({ username }), (error) => new StoryError({ message: error.message }))
+        Effect.mapError(running.register({ username }), (error) => new StoryError({ message: error.message })),
+      conflicts: () => Effect.succeed(0)
     })
   )
 
