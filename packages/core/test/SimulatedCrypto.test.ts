@@ -305,7 +305,6 @@ describe("SimulatedCrypto", () => {
         )
       assert.isFalse((yield* alice.reader.status).crossSigning.master)
       yield* bootstrap(alice, false)
-      yield* alice.flush
       const status = yield* alice.reader.status
       assert.deepStrictEqual([status.crossSigning.master, status.isDeviceVerified], [true, true])
       // Again is nothing new, so the homeserver doesn't ask who it is.

@@ -166,8 +166,6 @@ const markSent = (memory: Memory.Memory, { request }: OutgoingRequest, answer: J
       return takeClaimed(memory, answer)
     case "signatures":
     case "deviceSigning":
-      // The homeserver tells of the account as it is by now.
-      outdate(memory, [memory.own.userId])
   }
   return Result.succeed(undefined)
 }
@@ -219,9 +217,11 @@ const bootstrapCrossSigning = (
   }
   const signatures = { [own.userId]: { [`ed25519:${master}-self`]: "simulated" } }
   const signed = { [own.userId]: { [own.deviceId]: { ...deviceKeysOf(own), signatures } } }
+  memory.asked.add(own.userId)
   return Result.succeed([
     keysRequest("deviceSigning", "deviceSigning", body),
-    keysRequest("signatures", "signatures", signed)
+    keysRequest("signatures", "signatures", signed),
+    keysRequest("query own", "query", { device_keys: { [own.userId]: [] } })
   ])
 }
 
