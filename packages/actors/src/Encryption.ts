@@ -20,9 +20,9 @@ import {
   type StoreError,
   SyncConfig
 } from "@twinloop/core"
-import { Context, Effect, Layer, Schema, Semaphore } from "effect"
+import { Context, Effect, Layer, Predicate, Schema, Semaphore } from "effect"
 import { CryptoTurn, isStale } from "./CryptoTurn.ts"
-import { OutgoingRequests } from "./OutgoingRequests.ts"
+import { OutgoingRequests, type Stayed } from "./OutgoingRequests.ts"
 
 /**
  * This process could not become the owner of the extension stream in time. The service doesn't run here, or another process
@@ -107,6 +107,15 @@ const withAuth = (request: CryptoEngine.OutgoingRequest, auth: MatrixEvent.JsonO
       }
     : request
 
+/** Whether a request asks about the devices of one of these users. */
+const asksAbout =
+  (users: ReadonlyArray<MatrixEvent.UserId>) =>
+  ({ request: { request } }: Stayed): boolean => {
+    if (request._tag !== "Keys" || request.keys.kind !== "query") return false
+    const asked = request.keys.body.device_keys
+    return Predicate.isObject(asked) && users.some((userId) => userId in asked)
+  }
+
 const make = Effect.gen(function* () {
   const config = yield* SyncConfig.SyncConfig
   const turn = yield* CryptoTurn
@@ -138,7 +147,9 @@ const make = Effect.gen(function* () {
 
   const encrypt = Effect.fn("Encryption.encrypt")(function* ({ content, roomId, settings, type, users }: RoomEvent) {
     yield* turn.change((engine, fence) => engine.track(fence, users))
-    yield* requests.flush
+    // Whose devices could not be asked about would be given no key, and could never read the event.
+    const unasked = (yield* requests.flush).find(asksAbout(users))
+    if (unasked !== undefined) return yield* unasked.error
     yield* requests.send(yield* turn.change((engine, fence) => engine.claim(fence, users)))
     yield* requests.send(yield* turn.change((engine, fence) => engine.shareRoomKey(fence, { roomId, users, settings })))
     return yield* turn.change((engine, fence) => engine.encrypt(fence, { roomId, type, content }))

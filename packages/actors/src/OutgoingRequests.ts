@@ -17,14 +17,21 @@ import * as Metrics from "./Metrics.ts"
 
 type SendError = CryptoTurn.TurnError | HomeserverError.HomeserverError
 
+/** A request that could not be sent just then, or whose answer could not be taken, and why. It is tried again. */
+export interface Stayed {
+  readonly request: CryptoEngine.OutgoingRequest
+  readonly error: HomeserverError.HomeserverError | CryptoError.CryptoError
+}
+
 export class OutgoingRequests extends Context.Service<
   OutgoingRequests,
   {
     /**
      * Sends what is queued, in order. What the homeserver refuses stays queued without holding up what is behind it; when it
-     * takes nothing just then, everything waits for the next time. Fails only when the machine or the store does.
+     * takes nothing just then, everything waits for the next time. Gives what stays queued; fails only when the machine or
+     * the store does.
      */
-    readonly flush: Effect.Effect<void, CryptoTurn.TurnError>
+    readonly flush: Effect.Effect<ReadonlyArray<Stayed>, CryptoTurn.TurnError>
     /**
      * Wants the devices of these users followed, when that is possible: with the next flush, which comes at once if the stream
      * is this process's. For who is shown and not known.
@@ -127,11 +134,8 @@ const make = Effect.gen(function* () {
       : Effect.flatMap(post(request), (answer) => markSent(request, answer))
 
   /** Says why a request stays queued. */
-  const stays = Effect.fnUntraced(function* (
-    request: CryptoEngine.OutgoingRequest,
-    error: HomeserverError.HomeserverError
-  ) {
-    if (!isUpload(request) || !conflicts(error)) {
+  const stays = Effect.fnUntraced(function* (request: CryptoEngine.OutgoingRequest, error: Stayed["error"]) {
+    if (!isUpload(request) || error._tag !== "HomeserverError" || !conflicts(error)) {
       return yield* Effect.logWarning(
         `A request of the end-to-end machine stays queued and is tried again. ${error.message}`
       )
@@ -151,21 +155,31 @@ const make = Effect.gen(function* () {
     for (const user of users) wanted.delete(user)
   })
 
+  /** Sends a request; gives why it stays queued, if it does. */
+  const attempt = Effect.fnUntraced(function* (request: CryptoEngine.OutgoingRequest) {
+    const result = yield* Effect.result(deliver(request))
+    if (Result.isSuccess(result)) return undefined
+    const { failure } = result
+    if (failure._tag !== "HomeserverError" && !isBadAnswer(failure)) return yield* failure
+    yield* stays(request, failure)
+    return failure
+  })
+
   const flush = Effect.gen(function* () {
     yield* trackWanted
-    for (const request of yield* turn.change((engine, fence) => engine.outgoing(fence))) {
-      const result = yield* Effect.result(
-        deliver(request).pipe(
-          Effect.catchIf(isBadAnswer, (error) =>
-            Effect.logWarning(`A request of the end-to-end machine stays queued and is tried again. ${error.message}`)
-          )
-        )
-      )
-      if (Result.isSuccess(result)) continue
-      if (result.failure._tag !== "HomeserverError") return yield* result.failure
-      yield* stays(request, result.failure)
-      if (!isRefusal(result.failure)) return
+    const stayed: Array<Stayed> = []
+    const queued = yield* turn.change((engine, fence) => engine.outgoing(fence))
+    for (const [index, request] of queued.entries()) {
+      const error = yield* attempt(request)
+      if (error === undefined) continue
+      if (error._tag === "HomeserverError" && !isRefusal(error)) {
+        // It takes nothing just then, so what is behind isn't tried.
+        stayed.push(...queued.slice(index).map((request) => ({ request, error })))
+        break
+      }
+      stayed.push({ request, error })
     }
+    return stayed
   })
 
   const scope = yield* Effect.scope
