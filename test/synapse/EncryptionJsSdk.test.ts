@@ -29,6 +29,7 @@ const pair = Effect.fnUntraced(function* (settings: Kit.Json = {}, options: Kit.
   const bert = yield* JsSdk.start(theirs)
   yield* EncryptionKit.untilEncrypted(anna, roomId)
   yield* JsSdk.untilEncrypted(bert, roomId)
+  yield* JsSdk.untilKnows(bert, me)
   return { anna, me, bert, theirs, roomId, wire, timeline: yield* EncryptionKit.live(anna, roomId) }
 })
 

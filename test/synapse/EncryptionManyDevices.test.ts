@@ -75,6 +75,7 @@ describe("an encrypted room of fifty devices on Synapse", () => {
           )
         )
 
+        yield* Effect.forEach(clients, (client) => JsSdk.untilKnows(client, me))
         const timeline = yield* EncryptionKit.live(anna, roomId, 100)
         const said = [
           ...(yield* Effect.forEach(clients, (client) =>

@@ -95,7 +95,7 @@ describe("end-to-end keys in several processes on Synapse", () => {
   layer(synapse, { excludeTestServices: true, timeout: "10 minutes" })((it) => {
     it.effect("go on after a restart: what was, what came meanwhile and what comes is read, on both sides", () =>
       Effect.gen(function* () {
-        const { account, bert, roomId, wire } = yield* pair
+        const { account, bert, me, roomId, wire } = yield* pair
         const messages: Messages = new Map()
         const hear = (number: number) =>
           Effect.map(JsSdk.say(bert, roomId, `theirs ${number}`), (id) => messages.set(id, `theirs ${number}`))
@@ -106,6 +106,7 @@ describe("end-to-end keys in several processes on Synapse", () => {
               yield* EncryptionKit.untilEncrypted(anna, roomId)
               yield* Effect.orDie(anna.service.setSubscriptions([roomId]))
               const timeline = yield* EncryptionKit.live(anna, roomId)
+              yield* JsSdk.untilKnows(bert, me)
               yield* hear(round * 10)
               for (const number of [1, 2]) {
                 const body = `ours ${round} ${number}`
@@ -126,12 +127,13 @@ describe("end-to-end keys in several processes on Synapse", () => {
 
     it.effect("go on after a process was killed in the middle of sending and receiving", () =>
       Effect.gen(function* () {
-        const { account, bert, roomId, wire } = yield* pair
+        const { account, bert, me, roomId, wire } = yield* pair
         const messages: Messages = new Map()
         for (const round of [1, 2, 3]) {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const anna = yield* start(account, roomId)
+              yield* JsSdk.untilKnows(bert, me)
               const first = `ours ${round} first`
               messages.set(yield* say(anna, first), first)
               for (const number of [1, 2, 3]) {
@@ -172,10 +174,11 @@ describe("end-to-end keys in several processes on Synapse", () => {
 
     it.effect("are used by whoever owns the stream, while two processes take turns and everybody talks", () =>
       Effect.gen(function* () {
-        const { account, bert, roomId, wire } = yield* pair
+        const { account, bert, me, roomId, wire } = yield* pair
         const messages: Messages = new Map()
         const main = yield* start(account, roomId, { role: "main" })
         const standby = yield* start(account, roomId, { role: "standby" })
+        yield* JsSdk.untilKnows(bert, me)
         const talk = Effect.fnUntraced(function* (by: Process, what: string) {
           const ours = yield* Effect.forkChild(
             Effect.forEach([1, 2, 3], (number) =>

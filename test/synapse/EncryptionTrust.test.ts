@@ -30,6 +30,7 @@ const pair = Effect.fnUntraced(function* (settings: Kit.Json = {}, config: Parti
   const bert = yield* JsSdk.start(theirs)
   yield* EncryptionKit.untilEncrypted(anna, roomId)
   yield* JsSdk.untilEncrypted(bert, roomId)
+  yield* JsSdk.untilKnows(bert, me)
   return { anna, me, bert, theirs, roomId, wire, person, timeline: yield* EncryptionKit.live(anna, roomId) }
 })
 
@@ -80,6 +81,7 @@ describe("keys and trust with matrix-js-sdk on Synapse", () => {
         const before = yield* JsSdk.start(carla)
         yield* Effect.promise(() => before.client.joinRoom(roomId))
         yield* JsSdk.untilEncrypted(before, roomId)
+        yield* JsSdk.untilKnows(bert, carla)
         yield* timeline.until("Carla's coming", ({ event }) => event.sender === carla.userId)
 
         const heard = yield* EncryptionKit.say(anna, roomId, "Carla hears this")
@@ -125,7 +127,7 @@ describe("keys and trust with matrix-js-sdk on Synapse", () => {
           yield* Effect.orDie(later.service.setSubscriptions([roomId]))
           const seenLater = yield* EncryptionKit.live(later, roomId)
           assert.strictEqual(why(yield* seenLater.undecryptable(same)), "MissingRoomKey")
-          yield* JsSdk.untilDevices(bert, me.userId, (ids) => ids.includes(phone.session.deviceId))
+          yield* JsSdk.untilKnows(bert, phone)
           const four = yield* seenLater.decrypted(yield* JsSdk.say(bert, roomId, "four: to the new device too"))
           assert.strictEqual(sessionOf(four), sessionOf(known))
           const unknown = yield* seenLater.until(
@@ -143,7 +145,7 @@ describe("keys and trust with matrix-js-sdk on Synapse", () => {
           yield* Effect.orDie(latest.service.setSubscriptions([roomId]))
           const seenLatest = yield* EncryptionKit.live(latest, roomId)
           assert.strictEqual(why(yield* seenLatest.undecryptable(same)), "MissingRoomKey")
-          yield* JsSdk.untilDevices(bert, dora.userId, (ids) => ids.length > 0)
+          yield* JsSdk.untilKnows(bert, dora)
           const five = yield* JsSdk.say(bert, roomId, "five: to Dora too")
           assert.strictEqual((yield* seenLatest.decrypted(five)).event.sender, theirs.userId)
           assert.strictEqual(why(yield* seenLatest.undecryptable(early)), "MissingRoomKey")
@@ -283,6 +285,7 @@ describe("keys and trust with matrix-js-sdk on Synapse", () => {
         const second = yield* EncryptionKit.newDevice(theirs)
         const phone = yield* JsSdk.start(second)
         yield* JsSdk.untilEncrypted(phone, roomId)
+        yield* JsSdk.untilKnows(bert, second)
         const sent = Effect.map(wire.about("/sendToDevice/"), (all) => addressed(all, me, "m.room.encrypted"))
         const count = (devices: ReadonlyArray<string>) => devices.filter((id) => id === second.session.deviceId).length
 

@@ -180,6 +180,10 @@ export const untilDevices = (
     return isWanted(ids) ? ids : undefined
   })
 
+/** Waits until it knows a person's device: before, it can give it no key. */
+export const untilKnows = (user: JsSdk, { session, userId }: Kit.Person): Effect.Effect<void> =>
+  Effect.asVoid(untilDevices(user, userId, (ids) => ids.includes(session.deviceId)))
+
 /** Sends an event of any type, encrypted if the room is; its id. */
 export const send = (user: JsSdk, roomId: string, type: string, content: object): Effect.Effect<string> =>
   Effect.promise(() => user.client.sendEvent(roomId, type as never, content as never)).pipe(
