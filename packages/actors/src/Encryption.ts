@@ -20,7 +20,7 @@ import {
   type StoreError,
   SyncConfig
 } from "@twinloop/core"
-import { Context, Effect, Layer, Predicate, Schema, Semaphore } from "effect"
+import { Context, Effect, Layer, Predicate, Schedule, Schema, Semaphore } from "effect"
 import { CryptoTurn, isStale } from "./CryptoTurn.ts"
 import { OutgoingRequests, type Stayed } from "./OutgoingRequests.ts"
 
@@ -126,8 +126,8 @@ const make = Effect.gen(function* () {
 
   const owned: Effect.Effect<void, StreamNotOwned> = Effect.gen(function* () {
     if (yield* turn.isOpen) return
-    yield* turn.hurry
-    yield* turn.opened
+    // Again and again: what is asked before the own loop waits, or knows that it has lost the stream, reaches nobody.
+    yield* Effect.raceFirst(turn.opened, Effect.repeat(turn.hurry, Schedule.spaced(config.waitPollMillis)))
   }).pipe(
     Effect.timeoutOrElse({
       duration: config.sendWaitMillis,

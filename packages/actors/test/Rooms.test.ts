@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { HomeserverError as HomeserverErrors, MatrixEvent, SyncStore } from "@twinloop/core"
 import { HomeserverError, StoreError } from "@twinloop/core"
-import { Cause, Effect, Exit, Fiber } from "effect"
-import { type Chat, deviceOf, type Line, read, say, startChat, steps } from "./support/Chat.ts"
+import { Effect, Fiber } from "effect"
+import { begin, deviceOf, type Line, outcome, ratchetOf, read, say, sentBy, startChat, steps } from "./support/Chat.ts"
 import { makeWorld, type ProcessOptions } from "./support/Simulation.ts"
 import { advance, settle } from "./support/Time.ts"
 
@@ -21,31 +21,11 @@ const setUpWith = Effect.fnUntraced(function* (
 
 const setUp = setUpWith()
 
-/** What became of a call that was started and must be over by now. */
-const outcome = <A, E>(fiber: Fiber.Fiber<A, E>) =>
-  Effect.sync(() => {
-    const exit = fiber.pollUnsafe()
-    if (exit === undefined) return "pending"
-    return Exit.isSuccess(exit) ? "sent" : Cause.squash(exit.cause)
-  })
-
-/** Starts a call, and lets everybody go as far as he gets. */
-const begin = <A, E>(call: Effect.Effect<A, E>) => Effect.tap(Effect.forkScoped(call), settle)
-
-const sentBy = ({
-  lines
-}: Chat): ReadonlyArray<{ readonly type: string; readonly content: MatrixEvent.JsonObject; readonly txnId: string }> =>
-  lines.filter(({ what }) => what === "send").map(({ body }) => body as never)
-
 /** Users to whom keys were sent, once for each request. */
 const sharedWith = (lines: ReadonlyArray<Line>): ReadonlyArray<string> =>
   lines
     .filter(({ what }) => what === "sendToDevice")
     .flatMap(({ body }) => Object.keys((body as { readonly messages: object }).messages))
-
-/** What a ciphertext must never share with another one: a key and an index. */
-const ratchetOf = ({ ciphertext, session_id }: MatrixEvent.JsonObject): string =>
-  `${String(session_id)} ${String((JSON.parse(atob(String(ciphertext))) as MatrixEvent.JsonObject).index)}`
 
 /** A store whose commits of the engine work so many times more, fail once, and work again. */
 const storeFailing = (reason: StoreError.StoreErrorReason) => {

@@ -8,7 +8,7 @@
 import { CryptoEngine, type CryptoError, EventDecryptor, LeaseStore, LeaseStoreMemory, SyncStore } from "@twinloop/core"
 import type { Homeserver, MatrixEvent } from "@twinloop/core"
 import { SimulatedCrypto, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
-import { Context, Effect, Layer } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer } from "effect"
 import { Encryption } from "../../src/Encryption.ts"
 import { EncryptionNews } from "../../src/EncryptionNews.ts"
 import { Rooms, type TimelineItem } from "../../src/Rooms.ts"
@@ -156,3 +156,27 @@ export const reading = (item: TimelineItem): unknown => {
 /** What the newest entries of a room say. */
 export const read = ({ rooms }: Pick<Chat, "rooms">, roomId: string, limit = 10) =>
   Effect.map(rooms.timeline(roomId, { limit }), (items) => items.map(reading))
+
+/** What became of a call that was started and must be over by now. */
+export const outcome = <A, E>(fiber: Fiber.Fiber<A, E>) =>
+  Effect.sync(() => {
+    const exit = fiber.pollUnsafe()
+    if (exit === undefined) return "pending"
+    return Exit.isSuccess(exit) ? "sent" : Cause.squash(exit.cause)
+  })
+
+/** Starts a call, and lets everybody go as far as he gets. */
+export const begin = <A, E>(call: Effect.Effect<A, E>) => Effect.tap(Effect.forkScoped(call), settle)
+
+/** The events that a process sent, whether or not they arrived. */
+export const sentBy = ({
+  lines
+}: Pick<Chat, "lines">): ReadonlyArray<{
+  readonly type: string
+  readonly content: MatrixEvent.JsonObject
+  readonly txnId: string
+}> => lines.filter(({ what }) => what === "send").map(({ body }) => body as never)
+
+/** What a ciphertext must never share with another one: a key and an index. */
+export const ratchetOf = ({ ciphertext, session_id }: MatrixEvent.JsonObject): string =>
+  `${String(session_id)} ${String((JSON.parse(atob(String(ciphertext))) as MatrixEvent.JsonObject).index)}`
