@@ -1,7 +1,7 @@
 /** Contestants and servers as processes of their own: started from TypeScript, killed with the scope. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, parse } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
@@ -44,10 +44,17 @@ export interface Bundle {
   readonly cache: string
 }
 
-/** Makes one file of a program of this folder, for as long as the scope is open. */
+/** Where packages are. */
+const packages = fileURLToPath(file("../node_modules"))
+
+/**
+ * Makes one file of a program of this folder, for as long as the scope is open. Beside it are the packages, for what isn't in
+ * the file: the WebAssembly of end-to-end encryption.
+ */
 export const bundled = Effect.fnUntraced(function* (path: string) {
   const directory = yield* temporaryDirectory
   const bundle: Bundle = { file: join(directory, `${parse(path).name}.cjs`), cache: join(directory, "cache") }
+  yield* Effect.sync(() => symlinkSync(packages, join(directory, "node_modules"), "junction"))
   // Loaded when it is needed: a bundler is not what a list of benchmarks should wait for.
   const bundler = yield* Effect.promise(() => import("../scripts/bundle.ts"))
   yield* Effect.promise(() => bundler.bundle(fileURLToPath(file(path)), bundle.file))

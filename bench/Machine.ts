@@ -5,7 +5,7 @@ import { DatabaseSync } from "node:sqlite"
 import type { Report } from "./Benchmark.ts"
 
 /** Packages whose versions matter: ours are the checkout's. */
-const packages = ["effect", "@effect/platform-node", "undici", "matrix-js-sdk"]
+const packages = ["effect", "@effect/platform-node", "undici", "matrix-js-sdk", "@matrix-org/matrix-sdk-crypto-wasm"]
 
 const versionOf = (name: string): string => {
   const manifest = readFileSync(new URL(`../node_modules/${name}/package.json`, import.meta.url), "utf8")

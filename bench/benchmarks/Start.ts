@@ -7,59 +7,12 @@
 import { MainSync } from "@twinloop/actors"
 import { SyncConfig } from "@twinloop/core"
 import { Effect } from "effect"
-import { spawn } from "node:child_process"
 import type { Aim, Benchmark, Contestant, Make, Options } from "../Benchmark.ts"
 import * as Child from "../Child.ts"
-import { answered, type Figures, nowMillis, plan } from "../contestants/Figures.ts"
-import type { StartLine } from "../contestants/start/StartLine.ts"
+import { answered, type Figures, plan } from "../contestants/Figures.ts"
 import * as TwinloopAccount from "../contestants/TwinloopAccount.ts"
 import { BATCH } from "../homeserver/CannedHomeserver.ts"
-
-/** What is known of a process from its start to its end. */
-interface Run {
-  readonly startedAtMillis: number
-  /** From the start to the arrival of its first line, and to its end. */
-  readonly shownMillis: number
-  readonly exitMillis: number
-  /** All that it has printed. */
-  readonly output: string
-}
-
-/** Runs Node to its end. */
-const node = (args: ReadonlyArray<string>, env: { readonly [name: string]: string } = {}): Effect.Effect<Run> =>
-  Effect.callback<Run>((resume) => {
-    const startedAtMillis = nowMillis()
-    const child = spawn(process.execPath, args, {
-      stdio: ["ignore", "pipe", "inherit"],
-      env: { ...process.env, ...env }
-    })
-    let shownMillis = Number.NaN
-    let exitMillis = Number.NaN
-    let output = ""
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      if (output === "") shownMillis = nowMillis() - startedAtMillis
-      output += text
-    })
-    child.once("exit", () => {
-      exitMillis = nowMillis() - startedAtMillis
-    })
-    child.once("close", (code) =>
-      resume(
-        code === 0
-          ? Effect.succeed({ startedAtMillis, shownMillis, exitMillis, output })
-          : Effect.die(new Error(`${args.join(" ")} ended with ${code}`))
-      )
-    )
-    return Effect.sync(() => child.kill("SIGKILL"))
-  })
-
-const lineOf = (run: Run): StartLine => JSON.parse(run.output) as StartLine
-
-const start = ({ cache, file }: Child.Bundle, ...args: ReadonlyArray<string>): Effect.Effect<Run> =>
-  node([file, ...args], { NODE_COMPILE_CACHE: cache })
-
-/** The same without reading or filling the cache. */
-const startCold = ({ file }: Child.Bundle, ...args: ReadonlyArray<string>): Effect.Effect<Run> => node([file, ...args])
+import { lineOf, node, type Run, start, startCold } from "../Node.ts"
 
 /** An account that is logged in, in a new database. */
 const account = Effect.fnUntraced(function* (baseUrl: string) {
@@ -83,7 +36,7 @@ const MANY = 1_000_000
 
 const oneShot = (start: Effect.Effect<Run>): Effect.Effect<Figures> =>
   Effect.flatMap(start, (run) => {
-    const { messages, peakMegabytes } = lineOf(run)
+    const { messages, peakMegabytes } = lineOf(run.output)
     return messages === BATCH
       ? Effect.succeed({ shownMillis: run.shownMillis, exitMillis: run.exitMillis, peakMegabytes })
       : Effect.die(new Error(`${messages} of ${BATCH} messages came: ${run.output}`))
@@ -145,13 +98,13 @@ const restartOfUs = Effect.fnUntraced(function* (baseUrl: string, start: Effect.
   const resumed = log.find((answer) => answer.connId === connId && !answer.fresh)
   if (resumed === undefined) return yield* Effect.die(new Error("no request had a position"))
   const firstRequestMillis = resumed.askedAtMillis - run.startedAtMillis
-  return { firstRequestMillis, ...figures, peakMegabytes: lineOf(run).peakMegabytes }
+  return { firstRequestMillis, ...figures, peakMegabytes: lineOf(run.output).peakMegabytes }
 })
 
 const restartOfPeer = (baseUrl: string, start: Effect.Effect<Run>): Effect.Effect<Figures> =>
   Effect.map(logged(baseUrl, start), ({ figures, run }) => ({
     ...figures,
-    peakMegabytes: lineOf(run).peakMegabytes
+    peakMegabytes: lineOf(run.output).peakMegabytes
   }))
 
 const applications = (rooms: number) =>

@@ -22,7 +22,7 @@ const IDLE_MILLIS = 3_000
 export type Start = (number: number) => Promise<() => Promise<void>>
 
 /** Collects everything that nobody refers to, and gives the memory back to the operating system, as far as V8 does. */
-const collect = async (): Promise<NodeJS.MemoryUsage> => {
+export const collect = async (): Promise<NodeJS.MemoryUsage> => {
   for (let round = 0; round < 4; round++) {
     if (globalThis.gc === undefined) throw new Error("node needs --expose-gc")
     await globalThis.gc({ type: "major", execution: "async", flavor: "last-resort" })

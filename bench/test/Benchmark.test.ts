@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Benchmark from "../Benchmark.ts"
 import * as Document from "../Document.ts"
+import { merge } from "../Merge.ts"
 import * as Text from "../Text.ts"
 
 const aim = (what: string, is: Benchmark.Aim["is"], value: Benchmark.Aim["value"]): Benchmark.Aim => ({
@@ -123,4 +124,49 @@ describe("Document", () => {
       assert.deepStrictEqual(Document.strangers(yield* report, { example: "", other: "" }), ["other"])
     })
   )
+})
+
+describe("merge", () => {
+  const machine = { processor: "P", cores: 2, memoryGigabytes: 8, node: "v24", sqlite: "3", versions: { effect: "4" } }
+  const reportOf = (minutes: number, ...benchmarks: ReadonlyArray<readonly [name: string, repetitions: number]>) => ({
+    quick: false,
+    seed: 42,
+    minutes,
+    machine,
+    benchmarks: benchmarks.map(([name, repetitions]) => ({
+      name,
+      title: name,
+      how: "",
+      repetitions,
+      entries: [],
+      aims: []
+    }))
+  })
+  const whole = reportOf(10, ["a", 1], ["c", 1])
+  const names = ["a", "b", "c"]
+
+  it("adds what was missing, in order, and replaces what was measured again", () => {
+    const summary = (merged: ReturnType<typeof merge>) =>
+      "problem" in merged
+        ? merged.problem
+        : [merged.minutes, ...merged.benchmarks.map(({ name, repetitions }) => `${name}${repetitions}`)]
+    assert.deepStrictEqual(summary(merge(whole, reportOf(2, ["b", 2]), names)), [12, "a1", "b2", "c1"])
+    assert.deepStrictEqual(summary(merge(whole, reportOf(2, ["c", 2]), names)), [10, "a1", "c2"])
+    assert.deepStrictEqual(summary(merge(whole, reportOf(2, ["gone", 2]), names)), [12, "a1", "c1"])
+  })
+
+  it("refuses a quick report, other data, another machine and another version", () => {
+    const part = reportOf(2, ["b", 2])
+    const versions = { effect: "5" }
+    for (const other of [
+      { ...part, quick: true },
+      { ...part, seed: 1 },
+      { ...part, machine: { ...machine, cores: 8 } },
+      { ...part, machine: { ...machine, versions } }
+    ]) {
+      assert.property(merge(whole, other, names), "problem")
+    }
+    const more = merge(whole, { ...part, machine: { ...machine, versions: { wasm: "1" } } }, names)
+    assert.deepStrictEqual("problem" in more ? more : more.machine.versions, { effect: "4", wasm: "1" })
+  })
 })

@@ -2,7 +2,7 @@ import { peakMegabytes } from "../Memory.ts"
 
 /** What a process that is measured from its start says when it has done its work: one line of JSON. */
 export interface StartLine {
-  readonly done: "synced" | "busy"
+  readonly done: "synced" | "busy" | "shown"
   /** Rooms that it knows. */
   readonly rooms?: number
   /** To-device messages that it was given. */
