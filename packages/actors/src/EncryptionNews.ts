@@ -47,7 +47,8 @@ export class EncryptionNews extends Context.Service<
   )
 }
 
-const patiently =
+/** Reads the store again for as long as it is busy; any other fault is the reader's. */
+export const patiently =
   ({ backoffMaxMillis, backoffMinMillis }: SyncConfig.SyncConfigShape) =>
   <A>(effect: Effect.Effect<A, StoreError.StoreError>): Effect.Effect<A, StoreError.StoreError> =>
     Effect.retry(effect, {

@@ -24,10 +24,10 @@ import {
   SyncConfig,
   SyncStore
 } from "@twinloop/core"
-import { Context, Effect, Layer, Random, RcMap, Schema, Semaphore, Stream } from "effect"
+import { Cause, Context, Effect, Latch, Layer, Random, RcMap, Schema, Semaphore, Stream } from "effect"
 import type { Scope } from "effect"
 import { Encryption, type EncryptionError } from "./Encryption.ts"
-import { EncryptionNews, type News } from "./EncryptionNews.ts"
+import { EncryptionNews, type News, patiently } from "./EncryptionNews.ts"
 import * as MainSync from "./MainSync.ts"
 import { OutgoingRequests } from "./OutgoingRequests.ts"
 
@@ -88,8 +88,8 @@ export class Rooms extends Context.Service<
       options: { readonly limit: number; readonly before?: number }
     ): Effect.Effect<ReadonlyArray<TimelineItem>, ReadError>
     /**
-     * The newest `limit` entries and how they change: a `Reset` first. An entry that couldn't be decrypted changes when its
-     * key comes, whichever process stored it, and an entry's shield when its sender's devices do.
+     * The newest `limit` entries and how they change, until the scope closes: a `Reset` first. An entry that couldn't be
+     * decrypted changes when its key comes, whichever process stored it, and an entry's shield when its sender's devices do.
      */
     live(
       roomId: MatrixEvent.RoomId,
@@ -190,6 +190,7 @@ const SENDERS_KEPT = 1_000
 
 interface Env {
   readonly connId: string
+  readonly config: SyncConfig.SyncConfigShape
   readonly homeserver: Homeserver.Homeserver["Service"]
   readonly store: SyncStore.SyncStore["Service"]
   readonly rooms: RoomList.RoomList["Service"]
@@ -255,7 +256,8 @@ const reread = Effect.fnUntraced(function* (
   before: ReadonlyArray<Entry>
 ) {
   const known = new Map(before.map((entry) => [entry.stored.index, entry]))
-  const stored = yield* read(env, roomId, { limit })
+  // Nobody begins a live timeline again because another process was writing.
+  const stored = yield* patiently(env.config)(read(env, roomId, { limit }))
   return yield* Effect.forEach(stored, (one) => {
     const entry = known.get(one.index)
     return isStill(entry, one) ? Effect.succeed(entry) : entryOf(env, roomId, one)
@@ -274,6 +276,8 @@ type Signal = { readonly _tag: "Room" } | { readonly _tag: "News"; readonly news
 
 const live = Effect.fnUntraced(function* (env: Env, roomId: MatrixEvent.RoomId, limit: number) {
   const follower = yield* env.news.follow
+  const closed = yield* Latch.make(false)
+  yield* Effect.addFinalizer(() => closed.open)
   let entries: ReadonlyArray<Entry> | undefined
   const step = Effect.fnUntraced(function* (signal: Signal): Effect.fn.Return<TimelineChanges, ReadError> {
     const before = entries
@@ -291,10 +295,13 @@ const live = Effect.fnUntraced(function* (env: Env, roomId: MatrixEvent.RoomId, 
     )
   })
   const changed = Stream.map(env.rooms.changes(roomId), (): Signal => ({ _tag: "Room" }))
-  const told = Stream.map(Stream.fromEffectRepeat(follower.next), (news): Signal => ({ _tag: "News", news }))
+  // Without its subscription nothing comes any more, and the stream ends by its scope.
+  const next = Effect.catchCauseIf(follower.next, Cause.hasInterruptsOnly, () => Effect.never)
+  const told = Stream.map(Stream.fromEffectRepeat(next), (news): Signal => ({ _tag: "News", news }))
   return Stream.merge(changed, told, { haltStrategy: "left" }).pipe(
     Stream.mapEffect(step),
-    Stream.filter((changes) => changes.length > 0)
+    Stream.filter((changes) => changes.length > 0),
+    Stream.interruptWhen(closed.await)
   )
 })
 
@@ -379,9 +386,10 @@ const send = Effect.fn("Rooms.send")(function* (
 })
 
 const make = Effect.gen(function* () {
-  const { role } = yield* SyncConfig.SyncConfig
+  const config = yield* SyncConfig.SyncConfig
   const env: Env = {
-    connId: MainSync.connId(role),
+    config,
+    connId: MainSync.connId(config.role),
     homeserver: yield* Homeserver.Homeserver,
     store: yield* SyncStore.SyncStore,
     rooms: yield* RoomList.RoomList,

@@ -8,7 +8,8 @@
 import { CryptoEngine, type CryptoError, EventDecryptor, LeaseStore, LeaseStoreMemory, SyncStore } from "@twinloop/core"
 import type { Homeserver, MatrixEvent } from "@twinloop/core"
 import { SimulatedCrypto, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
-import { Cause, Context, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Context, Effect, Exit, Layer } from "effect"
+import type { Fiber } from "effect"
 import { Encryption } from "../../src/Encryption.ts"
 import { EncryptionNews } from "../../src/EncryptionNews.ts"
 import { Rooms, type TimelineItem } from "../../src/Rooms.ts"
@@ -78,26 +79,32 @@ const watchedDecryptor = (world: World) => {
   return { decrypted, failures, service }
 }
 
-/** An engine that remembers how rooms were encrypted. */
+/** An engine that remembers how rooms were encrypted, and whom it was told to follow. */
 const watchedEngine = (world: World) => {
   const engine = SimulatedCrypto.makeEngine(world.session, world.faults.cryptoRecords)
   const settings: Array<CryptoEngine.RoomKeySettings> = []
+  const followed: Array<ReadonlyArray<MatrixEvent.UserId>> = []
   const watched = CryptoEngine.CryptoEngine.of({
     ...engine,
+    track: (fence, users) =>
+      Effect.suspend(() => {
+        followed.push(users)
+        return engine.track(fence, users)
+      }),
     shareRoomKey: (fence, room) =>
       Effect.suspend(() => {
         settings.push(room.settings)
         return engine.shareRoomKey(fence, room)
       })
   })
-  return { engine: watched, settings }
+  return { engine: watched, settings, followed }
 }
 
 /** A process that sends and shows; its loops don't run yet. */
 export const openChat = Effect.fnUntraced(function* (world: World, name: string, options: ProcessOptions = {}) {
   const record = recorder()
   const reader = watchedDecryptor(world)
-  const { engine, settings } = watchedEngine(world)
+  const { engine, followed, settings } = watchedEngine(world)
   const process = yield* startProcess(world, name, {
     crypto: Layer.succeed(CryptoEngine.CryptoEngine, engine),
     homeserver: record.homeserver,
@@ -119,6 +126,7 @@ export const openChat = Effect.fnUntraced(function* (world: World, name: string,
     encryption: Context.get(context, Encryption),
     news: Context.get(process.context, EncryptionNews),
     settings,
+    followed,
     lines: record.lines,
     decrypted: reader.decrypted,
     failures: reader.failures,
