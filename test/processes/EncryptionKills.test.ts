@@ -164,7 +164,7 @@ describe("A process with end-to-end keys, killed", () => {
       const seed = yield* Effect.map(Random.nextIntBetween(0, 2 ** 31), (drawn) =>
         Number(process.env.KILL_SEED ?? drawn)
       )
-      const ends = random(seed, 60)
+      const ends = random(seed, 80)
       const verdict = yield* killAll(ends)
       report(`random moments, KILL_SEED=${seed}`, ends.length, verdict)
       assertExactlyOnce(verdict)
