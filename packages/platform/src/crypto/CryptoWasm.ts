@@ -169,7 +169,8 @@ const parametersOf = (surroundings: Surroundings, watch: Watch): { readonly [nam
     Date: { now: surroundings.now },
     crypto: globalThis.crypto,
     performance: globalThis.performance,
-    setTimeout: globalThis.setTimeout
+    // Rust waits 5 s for answers about devices, which can't come: they are told by calls, of which there is one at a time.
+    setTimeout: (listener: () => void) => globalThis.setTimeout(listener, 0)
   }
   const globals = Object.defineProperty({ ...shared }, "indexedDB", { get: surroundings.indexedDB })
   // Node's own name for the global object is how the Rust code tells that it isn't in a browser.

@@ -249,6 +249,7 @@ describe("Answers that are not what was asked for", () => {
     })
 
   const strange: ReadonlyArray<unknown> = [
+    {},
     [],
     { one_time_key_counts: "no" },
     { one_time_key_counts: { signed_curve25519: -1 } },
@@ -261,19 +262,12 @@ describe("Answers that are not what was asked for", () => {
     null
   ]
 
-  // Each that a query takes and that says nothing of a user costs 5 s: the machine waits so long for another answer.
-  const answers = {
-    upload: [{}, ...strange],
-    query: [{}, "text", { device_keys: [] }, { device_keys: { "@bob:localhost": { BOB: 7 } } }],
-    claim: [{}, ...strange]
-  }
-
   for (const kind of ["upload", "query", "claim"] as const) {
     it.live(
       `I7: to keys/${kind} are refused or do no harm, nothing is lost, and it works once the homeserver is right`,
       () =>
         Effect.gen(function* () {
-          for (const answer of answers[kind]) {
+          for (const answer of strange) {
             const { alice, bob, mend, room, sim } = yield* withAnswer(kind, answer)
             const result = yield* Effect.result(Kit.send(sim, alice, room, "lost"))
             if (Result.isFailure(result)) {
