@@ -79,6 +79,8 @@ export class Encryption extends Context.Service<
     }): Effect.Effect<void, EncryptionError>
     /** Makes the account's cross-signing keys unless this device has them, and publishes them. Spec: "Cross-signing". */
     bootstrapCrossSigning(options?: BootstrapOptions): Effect.Effect<void, EncryptionError>
+    /** Waits until this process owns the extension stream, and asks whoever else does to yield. `encrypt` does so, too. */
+    readonly own: Effect.Effect<void, StreamNotOwned>
     /** Encrypts an event for a room: follows the devices, shares the key, gives the content of `m.room.encrypted`. `Rooms.send` does it all. */
     encrypt(event: RoomEvent): Effect.Effect<MatrixEvent.JsonObject, EncryptionError>
   }
@@ -183,6 +185,7 @@ const make = Effect.gen(function* () {
     setLocalTrust: (device) =>
       one.withPermit(asOwner(turn.change((engine, fence) => engine.setLocalTrust(fence, device)))),
     bootstrapCrossSigning: (options = {}) => one.withPermit(asOwner(bootstrap(options))),
+    own: owned,
     encrypt: (event) => one.withPermit(asOwner(encrypt(event)))
   })
 })

@@ -342,6 +342,8 @@ const encrypted = Effect.fnUntraced(function* (
   sharing: CryptoEngine.KeySharing
 ) {
   const { roomId } = event
+  // First, since it may take a while in which people leave.
+  yield* env.encryption.own
   const { history_visibility: visibility } = yield* stateOf(env, roomId, "m.room.history_visibility")
   const settings = settingsOf(yield* stateOf(env, roomId, "m.room.encryption"), visibility, sharing)
   // Who is invited may read from then on, unless only members may.

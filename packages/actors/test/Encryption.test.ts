@@ -76,10 +76,8 @@ describe("Encryption, in a process that isn't the owner of the stream", () => {
       const error = yield* Fiber.join(sending)
       assert.deepStrictEqual(error._tag === "StreamNotOwned" ? error.waitedMillis : error, sendWaitMillis)
       assert.include(error.message, "nothing was sent")
-      assert.deepStrictEqual(
-        alice.lines.map(({ what }) => what),
-        ["members"]
-      )
+      // Nor is it asked who is in the room: people may leave while the stream is waited for.
+      assert.deepStrictEqual(alice.lines, [])
     })
   )
 
