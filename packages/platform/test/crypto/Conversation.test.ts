@@ -134,6 +134,46 @@ describe("Devices that talk", () => {
     })
   )
 
+  it.live("I5: keep nothing of what wasn't committed over a reload, also without a discard", () =>
+    Effect.gen(function* () {
+      const { alice, bob, room, sim } = yield* couple
+      const event = yield* Kit.send(sim, alice, room, "hello")
+      const polled = yield* Kit.poll(bob)
+      const { inbox } = yield* Kit.absorb(bob, polled)
+      yield* bob.engine.reload(bob.fence)
+      const again = yield* Kit.absorb(bob, polled)
+      assert.deepStrictEqual(again.inbox, inbox)
+      yield* Kit.commitBatch(bob, again)
+      assert.strictEqual(yield* Kit.read(bob, room, event), "hello")
+    })
+  )
+
+  it.live("I5: do nothing after a discard, until they are reloaded", () =>
+    Effect.gen(function* () {
+      const { bob } = yield* couple
+      yield* bob.engine.discard
+      for (const call of [
+        Effect.asVoid(bob.engine.outgoing(bob.fence)),
+        Effect.asVoid(bob.engine.receive(bob.fence, { toDevice: [], fresh: false }))
+      ]) {
+        const error = yield* Effect.flip(call)
+        assert.strictEqual(error.reason._tag, "CryptoFailed")
+        assert.include(error.message, "reload")
+      }
+    })
+  )
+
+  it.live("I2: write each change once", () =>
+    Effect.gen(function* () {
+      const { alice, bob, room, sim } = yield* couple
+      yield* Kit.send(sim, alice, room, "hello")
+      const { crypto } = yield* Kit.receive(bob)
+      assert.isAbove(crypto.length, 0)
+      const { writes } = yield* bob.engine.outgoing(bob.fence)
+      assert.deepStrictEqual(writes, [])
+    })
+  )
+
   it.live("call an event undecryptable that was already decrypted, and are none the worse", () =>
     Effect.gen(function* () {
       const { alice, bob, room, sim } = yield* couple

@@ -87,6 +87,7 @@ describe("A trap of the machine", () => {
       const { seen } = yield* watchProcess
       const { machine } = yield* openMachine
       const other = yield* openMachine
+      const id = new machine.sdk.UserId("@alice:localhost")
       const waiting = yield* Effect.forkChild(Effect.flip(neverEnds(machine)))
       yield* Effect.yieldNow
       assertTrapped(yield* Effect.flip(trap(machine)), /Session wasn't created nor shared/)
@@ -94,6 +95,8 @@ describe("A trap of the machine", () => {
       assert.isTrue(machine.isDead())
       assertTrapped(yield* Effect.flip(keyOf(machine)), /next call makes another machine/)
       machine.close()
+      // Its locks may be held and its memory half changed, so none of its code runs any more.
+      assert.notStrictEqual(id.toString(), "@alice:localhost")
       assert.isFalse(other.machine.isDead())
       assert.isNotEmpty(yield* keyOf(other.machine))
       yield* collectGarbage
