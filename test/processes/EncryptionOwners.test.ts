@@ -104,7 +104,7 @@ describe("Two processes with end-to-end keys", () => {
     })
   )
 
-  it.live("I1, I2: an owner that is frozen in the middle of a batch writes nothing when it wakes up", () =>
+  it.live("I1, I2: alternate 100 times, and the owner that wakes up late each time writes nothing", () =>
     Effect.gen(function* () {
       const account = yield* Encrypted.make
       const processes = yield* startTwo(account)
