@@ -95,6 +95,12 @@ export class Encryption extends Context.Service<
 /** How often something is begun again because the stream was lost in the middle of it. */
 const LOSSES = 5
 
+/** How often a key is shared again because the machine was made anew before it encrypted. */
+const REMADE = 3
+
+const isFailed = (error: EncryptionError): boolean =>
+  error._tag === "CryptoError" && error.reason._tag === "CryptoFailed"
+
 const isAuthAsked = (
   error: HomeserverError.HomeserverError
 ): error is HomeserverError.HomeserverError & { readonly reason: HomeserverError.UserInteractiveAuth } =>
@@ -153,8 +159,13 @@ const make = Effect.gen(function* () {
     const unasked = (yield* requests.flush).find(asksAbout(users))
     if (unasked !== undefined) return yield* unasked.error
     yield* requests.send(yield* turn.change((engine, fence) => engine.claim(fence, users)))
-    yield* requests.send(yield* turn.change((engine, fence) => engine.shareRoomKey(fence, { roomId, users, settings })))
-    return yield* turn.change((engine, fence) => engine.encrypt(fence, { roomId, type, content }))
+    const share = Effect.flatMap(
+      turn.change((engine, fence) => engine.shareRoomKey(fence, { roomId, users, settings })),
+      requests.send
+    )
+    const encrypted = turn.change((engine, fence) => engine.encrypt(fence, { roomId, type, content }))
+    // A turn in between may have made the machine anew, which then wants to be told again with whom the key is shared.
+    return yield* Effect.andThen(share, encrypted).pipe(Effect.retry({ while: isFailed, times: REMADE }))
   })
 
   /** Sends a request; one that is answered with a question is sent again with the answer. */

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type Homeserver, HomeserverError, SyncConfig } from "@twinloop/core"
+import { CryptoError, type Homeserver, HomeserverError, SyncConfig } from "@twinloop/core"
 import { Clock, Effect, Fiber } from "effect"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
 import {
@@ -188,6 +188,33 @@ const stolenAtClaims = (world: World, times: number) => {
   })
   return { claims: () => claims, homeserver }
 }
+
+describe("Encryption, when the machine has been made anew before it encrypts", () => {
+  const reason = new CryptoError.CryptoFailed({ message: "the room may have no key to encrypt with" })
+  const refusal = new CryptoError.CryptoError({ operation: "encrypt an event", reason })
+
+  it.effect("shares the key again, which sends nothing, and sends the message once", () =>
+    Effect.gen(function* () {
+      const { alice, bob, roomId } = yield* setUp
+      alice.refusals.push(refusal)
+      yield* say(alice, roomId, "hello")
+      assert.lengthOf(alice.settings, 2)
+      assert.lengthOf(sentBy(alice), 1)
+      yield* settle
+      assert.include(JSON.stringify(yield* read(bob, roomId)), "hello")
+    })
+  )
+
+  it.effect("gives up when that doesn't help, and sends nothing", () =>
+    Effect.gen(function* () {
+      const { alice, roomId } = yield* setUp
+      alice.refusals.push(...Array.from({ length: 10 }, () => refusal))
+      const error = yield* Effect.flip(say(alice, roomId, "hello"))
+      assert.strictEqual(error, refusal)
+      assert.lengthOf(sentBy(alice), 0)
+    })
+  )
+})
 
 describe("Encryption, when the stream is lost in the middle", () => {
   it.effect("I1: begins again once the stream is this process's, and sends once", () =>

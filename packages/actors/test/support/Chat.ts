@@ -79,11 +79,12 @@ const watchedDecryptor = (world: World) => {
   return { decrypted, failures, service }
 }
 
-/** An engine that remembers how rooms were encrypted, and whom it was told to follow. */
+/** An engine that remembers how rooms were encrypted, and whom it was told to follow, and refuses to encrypt when it is told to. */
 const watchedEngine = (world: World) => {
   const engine = SimulatedCrypto.makeEngine(world.session, world.faults.cryptoRecords)
   const settings: Array<CryptoEngine.RoomKeySettings> = []
   const followed: Array<ReadonlyArray<MatrixEvent.UserId>> = []
+  const refusals: Array<CryptoError.CryptoError> = []
   const watched = CryptoEngine.CryptoEngine.of({
     ...engine,
     track: (fence, users) =>
@@ -95,16 +96,21 @@ const watchedEngine = (world: World) => {
       Effect.suspend(() => {
         settings.push(room.settings)
         return engine.shareRoomKey(fence, room)
+      }),
+    encrypt: (fence, event) =>
+      Effect.suspend(() => {
+        const refusal = refusals.shift()
+        return refusal === undefined ? engine.encrypt(fence, event) : Effect.fail(refusal)
       })
   })
-  return { engine: watched, settings, followed }
+  return { engine: watched, settings, followed, refusals }
 }
 
 /** A process that sends and shows; its loops don't run yet. */
 export const openChat = Effect.fnUntraced(function* (world: World, name: string, options: ProcessOptions = {}) {
   const record = recorder()
   const reader = watchedDecryptor(world)
-  const { engine, followed, settings } = watchedEngine(world)
+  const { engine, followed, refusals, settings } = watchedEngine(world)
   const process = yield* startProcess(world, name, {
     crypto: Layer.succeed(CryptoEngine.CryptoEngine, engine),
     homeserver: record.homeserver,
@@ -127,6 +133,7 @@ export const openChat = Effect.fnUntraced(function* (world: World, name: string,
     news: Context.get(process.context, EncryptionNews),
     settings,
     followed,
+    refusals,
     lines: record.lines,
     decrypted: reader.decrypted,
     failures: reader.failures,
