@@ -52,8 +52,11 @@ const story = Effect.gen(function* () {
   yield* hear(standby, /owns the stream/)
 
   yield* Console.log("main is resumed:")
-  yield* main.signal("SIGCONT")
-  yield* hear(main, /waits for the stream/, suspended)
+  // Again and again: a process that isn't frozen yet when it is told to go on would freeze afterwards, for good.
+  yield* Effect.raceFirst(
+    hear(main, /waits for the stream/, suspended),
+    Effect.forever(Effect.andThen(main.signal("SIGCONT"), Effect.sleep("1 second")))
+  )
 
   yield* Console.log("standby is killed:")
   yield* standby.signal("SIGKILL")
