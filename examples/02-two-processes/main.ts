@@ -52,11 +52,8 @@ const story = Effect.gen(function* () {
   yield* hear(standby, /owns the stream/)
 
   yield* Console.log("main is resumed:")
-  // Again and again: a process that isn't frozen yet when it is told to go on would freeze afterwards, for good.
-  yield* Effect.raceFirst(
-    hear(main, /waits for the stream/, suspended),
-    Effect.forever(Effect.andThen(main.signal("SIGCONT"), Effect.sleep("1 second")))
-  )
+  yield* main.signal("SIGCONT")
+  yield* hear(main, /waits for the stream/, suspended)
 
   yield* Console.log("standby is killed:")
   yield* standby.signal("SIGKILL")

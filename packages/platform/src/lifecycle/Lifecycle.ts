@@ -102,16 +102,20 @@ const events = {
 /** Signals to remember until somebody asks: far more than a human sends while a process starts. */
 const backlog = 16
 
-/** The host was told to stop by a signal: from there on, the next one ends the process. */
-interface Stopping {
-  yet: boolean
+/** What signals have said so far, as of the turn of the event loop in which each is told. */
+interface Said {
+  /** The host was told to stop: from there on, the next one ends the process. */
+  stop: boolean
+  /** The last word was to suspend, and not to go on. */
+  suspend: boolean
 }
 
 /** Acts on a signal itself where nobody may be left who reads the queue: a second wish to stop. */
-const listen = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>, stopping: Stopping) => (): void => {
+const listen = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>, said: Said) => (): void => {
   const event: LifecycleEvent = events[signal]
-  if (event._tag === "Stop" && stopping.yet) process.exit(event.exitCode)
-  if (event._tag === "Stop") stopping.yet = true
+  if (event._tag === "Stop" && said.stop) process.exit(event.exitCode)
+  if (event._tag === "Stop") said.stop = true
+  else said.suspend = event._tag === "Suspend"
   Queue.offerUnsafe(queue, event)
 }
 
@@ -120,30 +124,43 @@ const listen = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>,
  * listened before is set aside and comes back afterwards: the usual main function of a Node program interrupts everything
  * at SIGINT, in the middle of an orderly stop.
  */
-const takeOver = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>, stopping: Stopping) =>
+const takeOver = (signal: keyof typeof events, queue: Queue.Queue<LifecycleEvent>, said: Said) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const others = process.listeners(signal)
-      const listener = listen(signal, queue, stopping)
+      const listener = listen(signal, queue, said)
       process.removeAllListeners(signal).on(signal, listener)
       return { listener, others }
     }),
     ({ listener, others }) =>
       Effect.sync(() => {
         // What still closes after the scope may hang, too; only the listener can end the process then.
-        if (stopping.yet && events[signal]._tag === "Stop") return
+        if (said.stop && events[signal]._tag === "Stop") return
         process.off(signal, listener)
         for (const other of others) process.on(signal, other)
       })
   )
 
+/**
+ * Stops the process, unless it was told to go on meanwhile. Signals wait in a pipe until the event loop polls; after two turns
+ * it has, whichever phase it was in. A SIGCONT that came before is known by then, and would not come again.
+ */
+const freeze = (said: Said): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const stop = (): void => {
+      if (said.suspend) process.kill(process.pid, "SIGSTOP")
+      resume(Effect.void)
+    }
+    setImmediate(() => setImmediate(stop))
+  })
+
 const makeSignals: Effect.Effect<LifecycleSource["Service"], never, Scope.Scope> = Effect.gen(function* () {
   const queue = yield* Queue.sliding<LifecycleEvent>(backlog)
-  const stopping: Stopping = { yet: false }
-  for (const signal of ["SIGINT", "SIGTERM", "SIGTSTP", "SIGCONT"] as const) yield* takeOver(signal, queue, stopping)
+  const said: Said = { stop: false, suspend: false }
+  for (const signal of ["SIGINT", "SIGTERM", "SIGTSTP", "SIGCONT"] as const) yield* takeOver(signal, queue, said)
   return LifecycleSource.of({
     events: Stream.fromQueue(queue),
-    freeze: Effect.sync(() => process.kill(process.pid, "SIGSTOP")),
+    freeze: freeze(said),
     abort: (exitCode) => Effect.sync(() => process.exit(exitCode))
   })
 })
