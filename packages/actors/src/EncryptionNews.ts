@@ -10,10 +10,11 @@
  *
  * Not here: what follows from a piece of news (`Rooms.ts`).
  */
-import { SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
+import { SyncConfig, SyncStore } from "@twinloop/core"
 import type { StoreError } from "@twinloop/core"
-import { Context, Effect, Latch, Layer, PubSub, Schedule } from "effect"
+import { Context, Effect, Latch, Layer, PubSub } from "effect"
 import type { Scope } from "effect"
+import { patiently } from "./Patience.ts"
 
 /** A piece of news, or that some were missed: then anything may have changed. */
 export type News = SyncStore.EncryptionNews | { readonly _tag: "Missed" }
@@ -46,17 +47,6 @@ export class EncryptionNews extends Context.Service<
     Effect.suspend(() => make)
   )
 }
-
-/** Reads the store again for as long as it is busy; any other fault is the reader's. */
-export const patiently =
-  ({ backoffMaxMillis, backoffMinMillis }: SyncConfig.SyncConfigShape) =>
-  <A>(effect: Effect.Effect<A, StoreError.StoreError>): Effect.Effect<A, StoreError.StoreError> =>
-    Effect.retry(effect, {
-      while: (error) => SupervisionPolicy.classify(error).class === "store",
-      schedule: Schedule.min([Schedule.exponential(backoffMinMillis), Schedule.spaced(backoffMaxMillis)]).pipe(
-        Schedule.jittered
-      )
-    })
 
 const make = Effect.gen(function* () {
   const store = yield* SyncStore.SyncStore

@@ -13,19 +13,9 @@
  * process has just committed is handed over without being read again, which halves the cost of a batch. Nothing is deleted that a consumer hasn't read, however long ago it last ran: one that
  * won't run again must be taken off with `SyncStore.forgetConsumer`, or else the inbox grows for ever.
  */
-import { type StoreError, SupervisionPolicy, SyncConfig, SyncStore } from "@twinloop/core"
-import { Clock, Context, Effect, Exit, Latch, Layer, PubSub, Schedule } from "effect"
-
-/** Tries again while the store is busy or full (invariant I9). */
-const patience =
-  ({ backoffMaxMillis, backoffMinMillis }: SyncConfig.SyncConfigShape) =>
-  <A, R>(effect: Effect.Effect<A, StoreError.StoreError, R>): Effect.Effect<A, StoreError.StoreError, R> =>
-    Effect.retry(effect, {
-      while: (error) => SupervisionPolicy.classify(error).class === "store",
-      schedule: Schedule.min([Schedule.exponential(backoffMinMillis), Schedule.spaced(backoffMaxMillis)]).pipe(
-        Schedule.jittered
-      )
-    })
+import { type StoreError, SyncConfig, SyncStore } from "@twinloop/core"
+import { Clock, Context, Effect, Exit, Latch, Layer, PubSub } from "effect"
+import { patiently } from "./Patience.ts"
 
 /** What a consumer handles next, and whether the store may have more of the same. */
 interface Page {
@@ -61,7 +51,7 @@ export class Inbox extends Context.Service<
     Effect.gen(function* () {
       const store = yield* SyncStore.SyncStore
       const config = yield* SyncConfig.SyncConfig
-      const patiently = patience(config)
+      const patient = patiently(config)
       const active = yield* Latch.make(true)
       // Another process's commits are not announced here: the poll finds them. A suspended process doesn't poll.
       const nextLook = active.await.pipe(
@@ -74,7 +64,7 @@ export class Inbox extends Context.Service<
         PubSub.shutdown
       )
       const read = (cursor: number): Effect.Effect<Page, StoreError.StoreError> =>
-        patiently(store.readInbox({ after: cursor, limit: config.inboxPage })).pipe(
+        patient(store.readInbox({ after: cursor, limit: config.inboxPage })).pipe(
           Effect.map((entries) => ({ entries, isFull: entries.length === config.inboxPage }))
         )
 
@@ -82,7 +72,7 @@ export class Inbox extends Context.Service<
         Effect.gen(function* () {
           // Subscribed before the first look: a commit between a look and the wait ends the wait.
           const batches = yield* PubSub.subscribe(commits)
-          let stored = yield* patiently(store.inboxCursor(consumer))
+          let stored = yield* patient(store.inboxCursor(consumer))
           let handled = stored
           const move = Effect.suspend(() =>
             store.advanceInbox({ consumer, sequence: handled, keep: config.inboxKept })
@@ -94,10 +84,10 @@ export class Inbox extends Context.Service<
               handled = entry.sequence
               const nowMillis = yield* Clock.currentTimeMillis
               if (nowMillis - movedAt < CURSOR_MILLIS) continue
-              yield* patiently(move)
+              yield* patient(move)
               movedAt = nowMillis
             }
-            if (handled > stored) yield* patiently(move)
+            if (handled > stored) yield* patient(move)
           })
           const nextPage = Effect.gen(function* () {
             const batch = yield* Effect.raceFirst(PubSub.take(batches), Effect.as(nextLook, []))

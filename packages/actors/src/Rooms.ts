@@ -27,9 +27,10 @@ import {
 import { Cause, Context, Effect, Latch, Layer, Random, RcMap, Schema, Semaphore, Stream } from "effect"
 import type { Scope } from "effect"
 import { Encryption, type EncryptionError } from "./Encryption.ts"
-import { EncryptionNews, type News, patiently } from "./EncryptionNews.ts"
+import { EncryptionNews, type News } from "./EncryptionNews.ts"
 import * as MainSync from "./MainSync.ts"
 import { OutgoingRequests } from "./OutgoingRequests.ts"
+import { patiently } from "./Patience.ts"
 
 /** The room isn't known, or this user hasn't joined it, so nothing was sent. Wait until it is in the room list, or join it. */
 export class RoomNotJoined extends Schema.TaggedError<RoomNotJoined>("@twinloop/actors/RoomNotJoined")(
