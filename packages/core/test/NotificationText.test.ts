@@ -142,6 +142,8 @@ describe("NotificationText", () => {
     assert.strictEqual(body(message({ msgtype: "m.text", body: quoting, ...reply })), "Alice: yes > no")
     assert.strictEqual(body(message({ msgtype: "m.text", body: "> * <@bob:hs> waves\n\nhi", ...reply })), "Alice: hi")
     assert.strictEqual(body(message({ msgtype: "m.text", body: "> my words\nhi", ...reply })), "Alice: > my words hi")
+    const long = `> <@bob:hs> one\n${">\n".repeat(20_000_000)}yes`
+    assert.strictEqual(body(message({ msgtype: "m.text", body: long, ...reply })), "Alice: yes")
     assert.strictEqual(body(said(quoting)), "Alice: > <@bob:hs> one > two yes > no")
   })
 

@@ -38,11 +38,22 @@ const done = (what: string, words?: string): EventWords => ({
 /** `> <@alice:hs> …`, or `> * <@alice:hs> …` for an emote: the first line of a quotation that clients used to put before a reply. */
 const quotation = /^> (?:\* )?<@[^>\n]*>/u
 
+/** Where the quoted lines end. A loop, since a regular expression for it overflows its stack on a hostile body. */
+const quotedUntil = (body: string): number => {
+  let start = 0
+  while (body[start] === ">") {
+    const end = body.indexOf("\n", start)
+    if (end === -1) return body.length
+    start = end + 1
+  }
+  return start
+}
+
 /** A reply without the quoted lines and the empty one after them. Spec up to version 1.12: "Fallbacks for rich replies". */
 const withoutQuotation = (content: unknown, body: string): string => {
   const isReply = own(own(content, "m.relates_to"), "m.in_reply_to") !== undefined
   if (!isReply || !quotation.test(body)) return body
-  const reply = body.replace(/^(?:>[^\n]*(?:\n|$))+\n?/u, "")
+  const reply = body.slice(quotedUntil(body))
   return reply.trim() === "" ? body : reply
 }
 
