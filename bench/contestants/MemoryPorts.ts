@@ -44,7 +44,11 @@ const makeHomeserver = Effect.sync(() => {
     sendToDevice: () => notAsked,
     keys: () => notAsked,
     members: () => notAsked,
-    eventContext: () => notAsked
+    eventContext: () => notAsked,
+    pushers: notAsked,
+    setPusher: () => notAsked,
+    removePusher: () => notAsked,
+    isThreadSubscribed: () => notAsked
   })
 })
 

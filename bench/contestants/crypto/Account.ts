@@ -24,7 +24,11 @@ export const homeserver = Layer.succeed(
     sendToDevice: () => notAsked,
     keys: () => notAsked,
     members: () => notAsked,
-    eventContext: () => notAsked
+    eventContext: () => notAsked,
+    pushers: notAsked,
+    setPusher: () => notAsked,
+    removePusher: () => notAsked,
+    isThreadSubscribed: () => notAsked
   })
 )
 

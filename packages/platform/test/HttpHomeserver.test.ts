@@ -604,7 +604,7 @@ describe("HttpHomeserver", () => {
       return call(route, json(200, { event, state }), (homeserver, server) =>
         Effect.gen(function* () {
           assert.deepStrictEqual(yield* homeserver.eventContext("!a:test", "$1"), { event, state })
-          assert.deepStrictEqual(server.requests[0]?.query, { limit: "0" })
+          assert.deepStrictEqual(server.requests[0]?.query, { limit: "0", filter: '{"lazy_load_members":true}' })
           server.on(route, json(200, { event: { ...event, sender: 5 } }))
           const reason = yield* reasonOf(homeserver.eventContext("!a:test", "$1"))
           assert.strictEqual(reason._tag, "BadResponse")

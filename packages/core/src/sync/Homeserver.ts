@@ -9,6 +9,7 @@
 import { Context, Predicate } from "effect"
 import type { Effect } from "effect"
 import type { DeviceId, EventId, JsonObject, RoomId, TimelineEvent, UserId } from "../matrix/MatrixEvent.ts"
+import type { Pusher, PusherId } from "../matrix/Pusher.ts"
 import type { SyncRequest, SyncResponse } from "../matrix/SlidingSync.ts"
 import type { HomeserverError } from "./HomeserverError.ts"
 
@@ -118,7 +119,31 @@ export class Homeserver extends Context.Service<
      * What is no membership is left out as well (I7); each user is named once.
      */
     members(roomId: RoomId): Effect.Effect<ReadonlyArray<RoomMember>, HomeserverError>
-    /** `GET /rooms/{roomId}/context/{eventId}?limit=0` */
+    /**
+     * `GET /rooms/{roomId}/context/{eventId}?limit=0`, with members loaded lazily: of all memberships only those that matter to
+     * the event come, its sender's above all. The user's own may be missing.
+     */
     eventContext(roomId: RoomId, eventId: EventId): Effect.Effect<EventContext, HomeserverError>
+    /**
+     * `GET /pushers`: the HTTP pushers of the account, those of all its devices. Others (email, say) are left out, and so is
+     * what is no pusher (I7).
+     */
+    readonly pushers: Effect.Effect<ReadonlyArray<Pusher>, HomeserverError>
+    /**
+     * `POST /pushers/set`: has the homeserver push what happens from now on to the pusher's URL. It replaces the account's
+     * pusher of the same id, if there is one, and ends when this device logs out or the gateway rejects its push key.
+     *
+     * Always sent with `append`: without it the homeserver would also remove the pushers of *other* accounts with the same app
+     * id and push key, which a host with several accounts behind one key would miss without having been told. `BadRequest` when
+     * the homeserver doesn't take it, because of its URL for instance, whose path must be `NOTIFY_PATH`.
+     */
+    setPusher(pusher: Pusher): Effect.Effect<void, HomeserverError>
+    /** `POST /pushers/set` with a null kind. Removing what isn't there is no error. */
+    removePusher(id: PusherId): Effect.Effect<void, HomeserverError>
+    /**
+     * `GET /rooms/{roomId}/thread/{threadRootId}/subscription` (MSC4306, unstable): whether the user follows a thread. False
+     * for one that he doesn't, and for one that isn't there; `Unsupported` where the homeserver has no thread subscriptions.
+     */
+    isThreadSubscribed(roomId: RoomId, threadRootId: EventId): Effect.Effect<boolean, HomeserverError>
   }
 >()("@twinloop/core/Homeserver") {}

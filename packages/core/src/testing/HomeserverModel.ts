@@ -50,7 +50,6 @@ export {
   profile,
   refresh,
   setProfile,
-  setPusher,
   startSession,
   type Tokens,
   userIdOf
@@ -67,6 +66,8 @@ export {
   setMember
 } from "./homeserver/Rooms.ts"
 export { context, event, members, messages, state as roomState, stateContent } from "./homeserver/RoomHistory.ts"
+export { pushers, removePusher, setPusher } from "./homeserver/Pushers.ts"
+export { subscribeToThread, threadSubscription, unsubscribeFromThread } from "./homeserver/ThreadSubscriptions.ts"
 export { accountData, setAccountData, setReceipt, setTyping } from "./homeserver/RoomSignals.ts"
 export { enqueue, hold, release, repeat, sendToDevice } from "./homeserver/ToDeviceQueue.ts"
 export { keyReport, type KeyReport } from "./homeserver/DeviceKeys.ts"

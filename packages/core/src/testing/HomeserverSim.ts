@@ -21,6 +21,7 @@
  */
 import { Clock, Context, Effect, Exit, Layer, Result } from "effect"
 import type { DeviceId, EventId, JsonObject, RoomId, UserId } from "../matrix/MatrixEvent.ts"
+import { httpPushers, removalToWire, toWire } from "../matrix/Pusher.ts"
 import type { SyncRequest, SyncResponse } from "../matrix/SlidingSync.ts"
 import * as Wire from "../matrix/SlidingSyncWire.ts"
 import { Homeserver, roomMembers, type Session, type Spelling } from "../sync/Homeserver.ts"
@@ -181,7 +182,7 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
         session,
         Effect.succeed({
           versions: ["v1.1", "v1.12"],
-          unstableFeatures: { "org.matrix.simplified_msc3575": spelling === "unstable" },
+          unstableFeatures: { "org.matrix.simplified_msc3575": spelling === "unstable", "org.matrix.msc4306": true },
           slidingSync: spelling
         })
       ),
@@ -221,7 +222,35 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
         call(
           "context",
           session,
-          ask((_, requester) => Model.context(requester, roomId, eventId, 0))
+          ask((_, requester) => Model.context(requester, { roomId, eventId, limit: 0, lazyMembers: true }))
+        ),
+      pushers: call(
+        "pushers",
+        session,
+        ask((_, { user }) => Result.succeed(httpPushers(Model.pushers(user))))
+      ),
+      setPusher: (pusher) =>
+        call(
+          "pushers/set",
+          session,
+          ask((state, requester, nowMillis) =>
+            Model.setPusher(state, requester, { ...toWire(pusher), append: true }, nowMillis)
+          )
+        ),
+      removePusher: (id) =>
+        call(
+          "pushers/set",
+          session,
+          ask((state, requester, nowMillis) => Model.setPusher(state, requester, removalToWire(id), nowMillis))
+        ),
+      isThreadSubscribed: (roomId, threadRootId) =>
+        call(
+          "thread/subscription",
+          session,
+          ask((_, requester) => Model.threadSubscription(requester, { roomId, threadRootId })).pipe(
+            Effect.as(true),
+            Effect.catchTag("NotFound", () => Effect.succeed(false))
+          )
         )
     })
   }

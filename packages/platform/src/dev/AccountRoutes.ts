@@ -56,7 +56,8 @@ export const openEndpoints = (spellings: ReadonlyArray<Homeserver.Spelling>): Re
       unstable_features: {
         "org.matrix.simplified_msc3575": spellings.includes("unstable"),
         "org.matrix.msc4538": spellings.includes("v4"),
-        "org.matrix.msc4543": spellings.includes("v4")
+        "org.matrix.msc4543": spellings.includes("v4"),
+        "org.matrix.msc4306": true
       }
     })
   ),
@@ -204,9 +205,11 @@ export const endpoints: ReadonlyArray<Endpoint> = [
   user("GET", `${v3}/user/:userId/rooms/:roomId/account_data/:type`, getAccountData),
   user("PUT", `${v3}/user/:userId/rooms/:roomId/account_data/:type`, setAccountData),
   user("GET", `${v3}/pushrules`, ({ requester }) => HomeserverModel.accountData(requester, "m.push_rules")),
-  user("GET", `${v3}/pushers`, ({ requester }) => Result.succeed({ pushers: [...requester.user.pushers.values()] })),
+  user("GET", `${v3}/pushers`, ({ requester }) => Result.succeed({ pushers: HomeserverModel.pushers(requester.user) })),
   user("POST", `${v3}/pushers/set`, (call) =>
-    Result.map(bodyOf(call, AnyObject), (pusher) => HomeserverModel.setPusher(call.requester.user, pusher))
+    Result.flatMap(bodyOf(call, AnyObject), (pusher) =>
+      HomeserverModel.setPusher(call.state, call.requester, pusher, call.nowMillis)
+    )
   ),
   // Clients ask for these at start-up; there is nothing to tell.
   user("GET", `${v3}/voip/turnServer`, () => Result.succeed({})),

@@ -3,7 +3,7 @@
  *
  * Source: client-server API v1.12, "Rooms", "Instant Messaging modules".
  */
-import { Result, Schema } from "effect"
+import { Option, Result, Schema } from "effect"
 import { HomeserverModel } from "./Model.ts"
 import { AnyObject, bodyOf, type Endpoint, type Outcome, param, refuse, user } from "./DevRoute.ts"
 import type { UserCall } from "./DevRoute.ts"
@@ -179,13 +179,24 @@ const joinedMembers = (call: UserCall): Outcome<unknown> =>
     )
   }))
 
+/** Whether a filter asks for members only where they matter. Spec: "Filtering", "Lazy-loading room members". */
+const decodeLazy = Schema.decodeUnknownOption(
+  Schema.fromJsonString(Schema.Struct({ lazy_load_members: Schema.Literal(true) }))
+)
+
+const context = (call: UserCall): Outcome<unknown> =>
+  HomeserverModel.context(call.requester, {
+    roomId: param(call, "roomId"),
+    eventId: param(call, "eventId"),
+    limit: limitOf(call, 10),
+    lazyMembers: Option.isSome(decodeLazy(call.query.filter))
+  })
+
 const reading: ReadonlyArray<Endpoint> = [
   user("GET", `${rooms}/event/:eventId`, (call) =>
     HomeserverModel.event(call.requester, param(call, "roomId"), param(call, "eventId"))
   ),
-  user("GET", `${rooms}/context/:eventId`, (call) =>
-    HomeserverModel.context(call.requester, param(call, "roomId"), param(call, "eventId"), limitOf(call, 10))
-  ),
+  user("GET", `${rooms}/context/:eventId`, context),
   user("GET", `${rooms}/messages`, messages),
   user("GET", `${rooms}/state`, (call) => HomeserverModel.roomState(call.requester, param(call, "roomId"))),
   user("GET", `${rooms}/state/:type`, stateContent),
@@ -232,5 +243,23 @@ const signalling: ReadonlyArray<Endpoint> = [
   user("POST", `${rooms}/read_markers`, setReadMarkers)
 ]
 
+const threadOf = (call: UserCall) => ({ roomId: param(call, "roomId"), threadRootId: param(call, "rootId") })
+
+const subscribe = (call: UserCall): Outcome<unknown> =>
+  Result.flatMap(bodyOf(call, Schema.Struct({ automatic: Schema.optionalKey(Schema.String) })), ({ automatic }) =>
+    HomeserverModel.subscribeToThread(call.state, call.requester, threadOf(call), automatic)
+  )
+
+const subscription = "/_matrix/client/unstable/io.element.msc4306/rooms/:roomId/thread/:rootId/subscription" as const
+
+/** MSC4306. */
+const following: ReadonlyArray<Endpoint> = [
+  user("GET", subscription, (call) => HomeserverModel.threadSubscription(call.requester, threadOf(call))),
+  user("PUT", subscription, subscribe),
+  user("DELETE", subscription, (call) =>
+    HomeserverModel.unsubscribeFromThread(call.state, call.requester, threadOf(call))
+  )
+]
+
 /** Endpoints about rooms. */
-export const endpoints: ReadonlyArray<Endpoint> = [...making, ...sending, ...reading, ...signalling]
+export const endpoints: ReadonlyArray<Endpoint> = [...making, ...sending, ...reading, ...signalling, ...following]

@@ -13,7 +13,7 @@
  * Not here: one request and its limits (`MatrixHttp.ts`), the token (`SessionTokens.ts`), logging in (`Login.ts`).
  */
 import { Effect, Layer, Predicate, Redacted, Ref, Result, Schema } from "effect"
-import { Homeserver, HomeserverError, MatrixEvent, SlidingSyncWire, type StoreError } from "@twinloop/core"
+import { Homeserver, HomeserverError, MatrixEvent, Pusher, SlidingSyncWire, type StoreError } from "@twinloop/core"
 import type { SlidingSync } from "@twinloop/core"
 import type { InvalidHomeserverUrl } from "./HomeserverUrl.ts"
 import type { HttpTransport } from "./HttpTransport.ts"
@@ -206,17 +206,67 @@ const Surroundings = Schema.Struct({
   state: Schema.optionalKey(Schema.Array(Schema.Record(Schema.String, Schema.Unknown)))
 })
 
+/** A room's state without the members that have nothing to do with the event. Spec: "Lazy-loading room members". */
+const lazyMembers = JSON.stringify({ lazy_load_members: true })
+
 const eventContext = Effect.fn("HttpHomeserver.eventContext")(function* (
   env: Env,
   roomId: MatrixEvent.RoomId,
   eventId: MatrixEvent.EventId
 ): Effect.fn.Return<Homeserver.EventContext, Failure> {
   const path = MatrixHttp.pathOf("v3", "rooms", roomId, "context", eventId)
-  const call: AuthorizedCall = { operation: "context", method: "GET", path, query: { limit: "0" } }
+  const query = { limit: "0", filter: lazyMembers }
+  const call: AuthorizedCall = { operation: "context", method: "GET", path, query }
   const { event, state } = yield* requestAs(env, call, Surroundings)
   const why = MatrixEvent.whyNotTimelineEvent(event)
   if (why !== undefined) return yield* MatrixHttp.badResponse("context", `the event can't be read, because ${why}`)
   return { event: event as MatrixEvent.TimelineEvent, state: state ?? [] }
+})
+
+// --- pushes
+
+const Pushers = Schema.Struct({ pushers: Schema.Array(Schema.Unknown) })
+
+const pushersCall: AuthorizedCall = { operation: "pushers", method: "GET", path: MatrixHttp.pathOf("v3", "pushers") }
+
+const pushers = (env: Env): Effect.Effect<ReadonlyArray<Pusher.Pusher>, Failure> =>
+  Effect.map(requestAs(env, pushersCall, Pushers), (answer) => Pusher.httpPushers(answer.pushers))
+
+const changePushers = (
+  env: Env,
+  { pushKey }: Pusher.PusherId,
+  body: MatrixEvent.JsonObject
+): Effect.Effect<void, Failure> =>
+  Effect.asVoid(
+    request(env, {
+      operation: "pushers/set",
+      method: "POST",
+      path: MatrixHttp.pathOf("v3", "pushers", "set"),
+      body,
+      secrets: [Redacted.make(pushKey)],
+      whenRefused: `Check the pusher: its URL must be the push gateway's, with the path ${Pusher.NOTIFY_PATH}.`
+    })
+  )
+
+const setPusher = Effect.fn("HttpHomeserver.setPusher")((env: Env, pusher: Pusher.Pusher) =>
+  changePushers(env, pusher, { ...Pusher.toWire(pusher), append: true })
+)
+
+const removePusher = Effect.fn("HttpHomeserver.removePusher")((env: Env, id: Pusher.PusherId) =>
+  changePushers(env, id, Pusher.removalToWire(id))
+)
+
+const isThreadSubscribed = Effect.fn("HttpHomeserver.isThreadSubscribed")((
+  env: Env,
+  roomId: MatrixEvent.RoomId,
+  threadRootId: MatrixEvent.EventId
+): Effect.Effect<boolean, Failure> => {
+  const thread = ["rooms", roomId, "thread", threadRootId, "subscription"]
+  const path = MatrixHttp.pathOf("unstable", "io.element.msc4306", ...thread)
+  return request(env, { operation: "thread/subscription", method: "GET", path }).pipe(
+    Effect.as(true),
+    Effect.catchReason("HomeserverError", "NotFound", () => Effect.succeed(false))
+  )
 })
 
 // --- the service
@@ -238,7 +288,11 @@ export const make: Effect.Effect<
     sendToDevice: (send) => sendToDevice(env, send),
     keys: (asked) => keys(env, asked),
     members: (roomId) => members(env, roomId),
-    eventContext: (roomId, eventId) => eventContext(env, roomId, eventId)
+    eventContext: (roomId, eventId) => eventContext(env, roomId, eventId),
+    pushers: pushers(env),
+    setPusher: (pusher) => setPusher(env, pusher),
+    removePusher: (id) => removePusher(env, id),
+    isThreadSubscribed: (roomId, threadRootId) => isThreadSubscribed(env, roomId, threadRootId)
   })
 })
 

@@ -28,6 +28,8 @@ export interface Refusal {
   readonly request: string
   /** What to do about `M_FORBIDDEN` and its kind, where the request tells it better than that no retry helps. */
   readonly whenForbidden?: string
+  /** What to do about a 400 without a meaning of its own, where the request tells it. */
+  readonly whenRefused?: string
   /** Unix milliseconds, for a `Retry-After` that is a date. */
   readonly nowMillis: number
 }
@@ -153,7 +155,8 @@ const byStatus = (refusal: Refusal, errcode: string, said: string): HomeserverEr
     return new HomeserverError.NetworkError({ message: `${said} A proxy gave up waiting; try again.`, timedOut: false })
   }
   if (status < 400) return redirected(refusal, said)
-  const next = errcode === "" ? notFromHomeserver : "The homeserver did not accept the request."
+  const advice = status === 400 ? refusal.whenRefused : undefined
+  const next = errcode === "" ? notFromHomeserver : (advice ?? "The homeserver did not accept the request.")
   return new HomeserverError.BadRequest({ message: `${said} ${next}`, status, errcode })
 }
 

@@ -33,6 +33,8 @@ export interface Call {
   readonly holdMillis?: number
   /** What to do when the homeserver forbids it, for the message. */
   readonly whenForbidden?: string
+  /** What to do when the homeserver doesn't accept what was sent (400), for the message. */
+  readonly whenRefused?: string
   /** True when the request carries a sliding-sync position. */
   readonly posSent?: boolean
 }
@@ -204,6 +206,7 @@ const interpret = (
         json: scrubbedRefusal(call, text),
         posSent: call.posSent === true,
         ...(call.whenForbidden === undefined ? {} : { whenForbidden: call.whenForbidden }),
+        ...(call.whenRefused === undefined ? {} : { whenRefused: call.whenRefused }),
         request: describe(env, call),
         nowMillis
       })

@@ -43,6 +43,7 @@ export const addUser = (state: ModelState, { localpart, password, displayName }:
     crossSigning: {},
     madeSignatures: new Map(),
     pushers: new Map(),
+    threads: new Map(),
     filters: new Map(),
     version: 0
   }
@@ -185,11 +186,4 @@ export const addFilter = (state: ModelState, user: User, filter: JsonObject): st
   const id = String(nextId(state))
   user.filters.set(id, filter)
   return id
-}
-
-/** `POST /pushers/set`: stored or, with a null kind, deleted. Nothing is pushed. */
-export const setPusher = (user: User, pusher: JsonObject): void => {
-  const key = `${String(pusher.app_id)}\u0000${String(pusher.pushkey)}`
-  if (pusher.kind === null) user.pushers.delete(key)
-  else user.pushers.set(key, pusher)
 }

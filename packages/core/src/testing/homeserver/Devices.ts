@@ -9,6 +9,7 @@ import { devicesChanged } from "./DeviceLists.ts"
 import { confirm } from "./InteractiveAuth.ts"
 import type { Device, ModelState, Outcome, Requester, User } from "./ModelState.ts"
 import { refuse } from "./ModelState.ts"
+import { removePushersOf } from "./Pushers.ts"
 
 /** The device of this id, made if there is none. */
 export const ensureDevice = (
@@ -62,11 +63,12 @@ export const dropTokens = (
   }
 }
 
-/** Makes devices vanish, with their sessions, their keys and their to-device queues. Unknown ones are no error. */
+/** Makes devices vanish, with their sessions, their keys, their to-device queues and their pushers. Unknown ones are no error. */
 export const removeDevices = (state: ModelState, user: User, deviceIds: ReadonlyArray<DeviceId>): void => {
   for (const deviceId of deviceIds) {
     dropTokens(state, { userId: user.userId, deviceId })
     user.devices.delete(deviceId)
+    removePushersOf(user, deviceId)
   }
   devicesChanged(state, user)
 }

@@ -168,6 +168,49 @@ export interface Device {
   readonly transactions: Map<string, string>
 }
 
+/** An event of which a user is to be told. */
+export interface PushAction {
+  readonly room: Room
+  readonly stored: StoredEvent
+  /** What the matching push rule sets: `sound`, `highlight`. */
+  readonly tweaks: JsonObject
+}
+
+/** A pusher that has failed since its last success. */
+export interface PushFailure {
+  readonly sinceMillis: number
+  /** How long the next failure will make it wait. */
+  readonly backoffMillis: number
+  readonly retryAtMillis: number
+}
+
+/** An HTTP pusher, and what it still has to send. */
+export interface StoredPusher {
+  readonly appId: string
+  readonly pushKey: string
+  readonly deviceId: DeviceId
+  readonly url: string
+  /** As `GET /pushers` has it. */
+  readonly json: JsonObject
+  readonly setAtMillis: number
+  /** Oldest first. */
+  readonly queue: Array<PushAction>
+  /** The unread count that the gateway was told last. */
+  toldUnread: number | undefined
+  /** True when the user has read something, and the gateway is to be told the count. */
+  isBadgeDue: boolean
+  /** True from when something is taken to be sent until it is answered or has failed. */
+  isBusy: boolean
+  failure: PushFailure | undefined
+}
+
+/** Whether a user follows a thread (MSC4306). */
+export interface ThreadSubscription {
+  readonly isSubscribed: boolean
+  readonly automatic: boolean
+  readonly stream: number
+}
+
 /** A user with his devices, his rooms and what he keeps on the homeserver. */
 export interface User {
   readonly userId: UserId
@@ -185,7 +228,10 @@ export interface User {
   readonly crossSigning: { master?: JsonObject; selfSigning?: JsonObject; userSigning?: JsonObject }
   /** Signatures that the user made of master keys, his own among them: whose key and which → key id → signature. */
   readonly madeSignatures: Map<string, Map<string, unknown>>
-  readonly pushers: Map<string, JsonObject>
+  /** By app id and push key. */
+  readonly pushers: Map<string, StoredPusher>
+  /** By room and thread root. */
+  readonly threads: Map<string, ThreadSubscription>
   readonly filters: Map<string, JsonObject>
   /** Grows with everything that may concern the user's polls. */
   version: number

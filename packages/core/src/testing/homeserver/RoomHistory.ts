@@ -72,8 +72,21 @@ export interface Context {
   readonly end: string
 }
 
-/** `GET /rooms/{roomId}/context/{eventId}`; `limit` counts the events before and after together. */
-export const context = (requester: Requester, roomId: RoomId, eventId: EventId, limit: number): Outcome<Context> =>
+/** How much of an event's surroundings is wanted. */
+export interface ContextRequest {
+  readonly roomId: RoomId
+  readonly eventId: EventId
+  /** Counts the events before and after together. */
+  readonly limit: number
+  /** Of all members only the senders of the events; the user's own comes no more than on Synapse. */
+  readonly lazyMembers?: boolean
+}
+
+/** `GET /rooms/{roomId}/context/{eventId}` */
+export const context = (
+  requester: Requester,
+  { roomId, eventId, limit, lazyMembers = false }: ContextRequest
+): Outcome<Context> =>
   Result.gen(function* () {
     const seen = yield* visible(requester, roomId)
     const index = yield* find(seen, eventId)
@@ -81,11 +94,14 @@ export const context = (requester: Requester, roomId: RoomId, eventId: EventId, 
     const before = seen.timeline.slice(Math.max(0, index - Math.floor(limit / 2)), index)
     const after = seen.timeline.slice(index + 1, index + 1 + Math.ceil(limit / 2))
     const stored = seen.timeline[index] as StoredEvent
+    const senders = new Set([...before, stored, ...after].map(({ event: { sender } }) => sender))
+    const isWanted = ({ event: { type, state_key = "" } }: StoredEvent): boolean =>
+      !lazyMembers || type !== "m.room.member" || senders.has(state_key)
     return {
       event: show(stored),
       events_before: before.map(show).reverse(),
       events_after: after.map(show),
-      state: currentState(seen.room).map(show),
+      state: currentState(seen.room).filter(isWanted).map(show),
       start: tokenAt((before[0] ?? stored).stream - 1),
       end: tokenAt((after.at(-1) ?? stored).stream)
     }

@@ -19,6 +19,9 @@ export type Operation =
   | `keys/${string}`
   | "members"
   | "context"
+  | "pushers"
+  | "pushers/set"
+  | "thread/subscription"
 
 /** How a call is spoilt. */
 export type FaultEffect =
