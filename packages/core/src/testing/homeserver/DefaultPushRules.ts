@@ -1,7 +1,10 @@
 /**
- * The push rules that a new account has. Source: client-server API, "Predefined Rules".
+ * The push rules that a new account has. Source: client-server API, "Predefined Rules"; the order of Synapse 1.163.
  *
- * Includes the rules of the spec, without those that Synapse has behind experimental switches.
+ * Includes the rules about mentions in the text, which version 1.17 of the spec has dropped and Synapse still serves, and
+ * MSC3930's about answers to polls. Without the other ones that Synapse has behind experimental switches.
+ *
+ * Not here: what a rule means (`matrix/PushRules.ts`).
  */
 import type { JsonObject, UserId } from "../../matrix/MatrixEvent.ts"
 
@@ -34,6 +37,7 @@ const override = (userId: UserId): ReadonlyArray<JsonObject> => [
     [{ kind: "event_property_contains", key: "content.m\\.mentions.user_ids", value: userId }],
     [...sound, { set_tweak: "highlight" }]
   ),
+  rule("contains_display_name", [{ kind: "contains_display_name" }], [...sound, { set_tweak: "highlight" }]),
   rule(
     "is_room_mention",
     [
@@ -42,6 +46,7 @@ const override = (userId: UserId): ReadonlyArray<JsonObject> => [
     ],
     highlight
   ),
+  rule("roomnotif", [{ kind: "sender_notification_permission", key: "room" }, is("content.body", "@room")], highlight),
   rule("tombstone", [is("type", "m.room.tombstone"), is("state_key", "")], highlight),
   rule("reaction", [is("type", "m.reaction")], []),
   rule("room.server_acl", [is("type", "m.room.server_acl"), is("state_key", "")], []),
@@ -49,7 +54,24 @@ const override = (userId: UserId): ReadonlyArray<JsonObject> => [
     "suppress_edits",
     [{ kind: "event_property_is", key: "content.m\\.relates_to.rel_type", value: "m.replace" }],
     []
-  )
+  ),
+  {
+    ...rule("poll_response", [is("type", "org.matrix.msc3381.poll.response")], []),
+    rule_id: ".org.matrix.msc3930.rule.poll_response"
+  }
+]
+
+/** The name in `@name:server`. */
+const localpart = (userId: UserId): string => userId.slice(1, userId.indexOf(":"))
+
+const content = (userId: UserId): ReadonlyArray<JsonObject> => [
+  {
+    rule_id: ".m.rule.contains_user_name",
+    default: true,
+    enabled: true,
+    pattern: localpart(userId),
+    actions: [...sound, { set_tweak: "highlight" }]
+  }
 ]
 
 const underride: ReadonlyArray<JsonObject> = [
@@ -62,5 +84,5 @@ const underride: ReadonlyArray<JsonObject> = [
 
 /** The content of `m.push_rules` for a new account. */
 export const defaultPushRules = (userId: UserId): JsonObject => ({
-  global: { override: override(userId), content: [], room: [], sender: [], underride }
+  global: { override: override(userId), content: content(userId), postcontent: [], room: [], sender: [], underride }
 })
