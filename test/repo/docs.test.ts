@@ -143,9 +143,8 @@ describe("docs/guides/operating.md", () => {
 
   it("explains every metric, and none that there isn't", () => {
     const explained = [...text.matchAll(/^\| `(twinloop\.[\w.]+)` \|/gm)].map((match) => match[1] ?? "")
-    const counted = [...read("packages/actors/src/Metrics.ts").matchAll(/Metric\.\w+\("([\w.]+)"/g)].map(
-      (match) => match[1] ?? ""
-    )
+    const sources = ["packages/actors/src/Metrics.ts", "packages/platform/src/push/PushMetrics.ts"].map(read)
+    const counted = [...sources.join("\n").matchAll(/Metric\.\w+\("([\w.]+)"/g)].map((match) => match[1] ?? "")
     assert.deepStrictEqual(explained.sort(), counted.sort())
   })
 

@@ -80,7 +80,8 @@ const undo: { readonly [version: number]: string } = {
     ) STRICT, WITHOUT ROWID;
     INSERT INTO old_crypto_record SELECT collection, key, value FROM crypto_record;
     DROP TABLE crypto_record;
-    ALTER TABLE old_crypto_record RENAME TO crypto_record`
+    ALTER TABLE old_crypto_record RENAME TO crypto_record`,
+  7: `DROP TABLE push_registration; DROP TABLE push_queue; DROP TABLE push_seen; DROP TABLE push_badge`
 }
 
 /** Turns a closed database back to an earlier schema version, as the software of that version left it. */

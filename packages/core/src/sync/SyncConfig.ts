@@ -77,6 +77,12 @@ export interface SyncConfigShape {
   readonly inboxKept: number
   /** Quarantined things that are kept, newest first: enough to study a fault, while a hostile server can't fill the disk. All are counted. */
   readonly quarantineKept: number
+  /** Pushes that wait to be shown; more are put off, and the homeserver keeps them: nobody reads a thousand notifications. */
+  readonly pushQueueLimit: number
+  /** Body size at which a push is refused: an event has 64 KiB at most, and its push may have as much around it. */
+  readonly pushBodyBytes: number
+  /** How long a push may take to arrive: far above a homeserver on a slow line, so that who dribbles holds no connection for long. */
+  readonly pushRequestMillis: number
   /** Inputs that an actor's mailbox holds; more wait at the sender. */
   readonly mailboxCapacity: number
   /** Changes that a slow subscriber may lag behind before it is given the whole list again. */
@@ -115,6 +121,9 @@ export const defaults: SyncConfigShape = {
   inboxPage: 100,
   inboxKept: 1_000,
   quarantineKept: 10_000,
+  pushQueueLimit: 1_000,
+  pushBodyBytes: 128 * 1024,
+  pushRequestMillis: 10_000,
   mailboxCapacity: 256,
   diffBacklog: 1_024,
   stopDeadlineMillis: 5_000

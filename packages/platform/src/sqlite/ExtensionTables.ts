@@ -7,9 +7,9 @@
 import { StoreError, SyncStore } from "@twinloop/core"
 import type { Lease, MatrixEvent } from "@twinloop/core"
 import { Result } from "effect"
+import * as Fencing from "./Fencing.ts"
 import * as QuarantineTable from "./QuarantineTable.ts"
 import type { SyncReader, SyncTransaction } from "./SqliteClient.ts"
-import * as SqliteLeaseStore from "./SqliteLeaseStore.ts"
 
 interface InboxRecord {
   readonly sequence: number
@@ -52,25 +52,6 @@ export const position = (reader: SyncReader): SyncStore.ExtensionPosition => {
   }
 }
 
-/** What proves ownership: the lease row, or (`exclusive`) the lock on the file that nobody else can open. */
-export type Fencing = "lease" | "exclusive"
-
-const checkFence = (
-  reader: SyncReader,
-  fencing: Fencing,
-  fence: Lease.Fence
-): StoreError.StaleGeneration | undefined => {
-  if (fencing === "exclusive" || SqliteLeaseStore.stands(reader, fence)) return undefined
-  const { name, holder, generation } = fence
-  const currentGeneration = SqliteLeaseStore.generationOf(reader, name)
-  return new StoreError.StaleGeneration({
-    message: `the lease "${name}" is not ${holder}'s under generation ${generation} any more, nothing was written; take it again and reload before going on`,
-    name,
-    generation,
-    ...(currentGeneration === undefined ? {} : { currentGeneration })
-  })
-}
-
 const checkSince = (reader: SyncReader, sent: string | undefined): StoreError.Moved | undefined => {
   const stored = position(reader).since
   if (stored === sent) return undefined
@@ -111,11 +92,11 @@ const writeEngine = (transaction: SyncTransaction, { crypto, news = [] }: SyncSt
 /** Writes the engine's records, unless the fence is stale. */
 export const commitCrypto = (
   transaction: SyncTransaction,
-  fencing: Fencing,
+  fencing: Fencing.Fencing,
   fence: Lease.Fence,
   commit: SyncStore.CryptoCommit
 ): Refused<void> => {
-  const refusal = checkFence(transaction, fencing, fence)
+  const refusal = Fencing.check(transaction, fencing, fence)
   if (refusal !== undefined) return Result.fail(refusal)
   writeEngine(transaction, commit)
   return Result.succeed(undefined)
@@ -139,12 +120,12 @@ export const newsKept = (reader: SyncReader): { readonly first: number; readonly
 /** Writes a response's effects, unless the fence or `sentSince` is stale. */
 export const commit = (
   transaction: SyncTransaction,
-  fencing: Fencing,
+  fencing: Fencing.Fencing,
   fence: Lease.Fence,
   commit: SyncStore.ExtensionCommit,
   quarantine: QuarantineTable.QuarantineOptions
 ): Refused<ReadonlyArray<SyncStore.InboxEntry>> => {
-  const refusal = checkFence(transaction, fencing, fence) ?? checkSince(transaction, commit.sentSince)
+  const refusal = Fencing.check(transaction, fencing, fence) ?? checkSince(transaction, commit.sentSince)
   if (refusal !== undefined) return Result.fail(refusal)
   writeEngine(transaction, commit)
   const entries = commit.inbox.map((event) => appendInbox(transaction, event, fence.generation))
@@ -154,8 +135,8 @@ export const commit = (
 }
 
 /** Drops `pos`, unless the fence is stale. */
-export const expire = (transaction: SyncTransaction, fencing: Fencing, fence: Lease.Fence): Refused<void> => {
-  const refusal = checkFence(transaction, fencing, fence)
+export const expire = (transaction: SyncTransaction, fencing: Fencing.Fencing, fence: Lease.Fence): Refused<void> => {
+  const refusal = Fencing.check(transaction, fencing, fence)
   if (refusal !== undefined) return Result.fail(refusal)
   transaction.run(clearPos)
   return Result.succeed(undefined)

@@ -209,6 +209,43 @@ const cryptoRowTables = [
   `CREATE UNIQUE INDEX crypto_record_key ON crypto_record (collection, key)`
 ]
 
+const pushTables = [
+  `CREATE TABLE push_registration (
+    -- The devices that pushes are taken for; every other push is rejected, and the homeserver forgets its pusher.
+    app_id TEXT NOT NULL,
+    push_key TEXT NOT NULL,
+    url TEXT NOT NULL, -- where the homeserver sends them
+    format TEXT NOT NULL, -- event_id_only or full
+    created_at_millis INTEGER NOT NULL,
+    PRIMARY KEY (app_id, push_key)
+  ) STRICT, WITHOUT ROWID`,
+  `CREATE TABLE push_queue (
+    -- Pushes that were answered and are not shown yet. AUTOINCREMENT, so that a number never comes again after its row was deleted.
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    app_id TEXT NOT NULL,
+    push_key TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    event_id TEXT NOT NULL UNIQUE,
+    urgent INTEGER NOT NULL, -- 1 when the homeserver calls it urgent
+    received_at_millis INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'showing')), -- showing: it may have been shown already
+    attempts INTEGER NOT NULL, -- how often it was put off
+    not_before_millis INTEGER NOT NULL -- 0 at first
+  ) STRICT`,
+  `CREATE TABLE push_seen (
+    -- Events that were put into the queue, the newest, to know those that come again.
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL UNIQUE
+  ) STRICT`,
+  `CREATE TABLE push_badge (
+    -- What the homeserver counted last: one row at most.
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    unread INTEGER NOT NULL,
+    missed_calls INTEGER NOT NULL,
+    at_millis INTEGER NOT NULL
+  ) STRICT`
+]
+
 const create = (statements: ReadonlyArray<string>): Effect.Effect<void, SqlError.SqlError, SqlClient.SqlClient> =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
     Effect.forEach(statements, (statement) => sql.unsafe(statement), { discard: true })
@@ -220,7 +257,8 @@ const steps = {
   "0003_appended": create(appendedTables),
   "0004_encryption_news": create(encryptionNewsTables),
   "0005_urgent": create(urgentWaiters),
-  "0006_crypto_rows": create(cryptoRowTables)
+  "0006_crypto_rows": create(cryptoRowTables),
+  "0007_push": create(pushTables)
 }
 
 /** The schema version that this software writes: the number of the last step. */

@@ -14,6 +14,7 @@ import { SyncConfig, SyncStore } from "@twinloop/core"
 import type { StoreError } from "@twinloop/core"
 import { Clock, Effect, Layer, Result } from "effect"
 import * as ExtensionTables from "./ExtensionTables.ts"
+import * as Fencing from "./Fencing.ts"
 import * as QuarantineTable from "./QuarantineTable.ts"
 import * as RoomTables from "./RoomTables.ts"
 import * as SqliteClient from "./SqliteClient.ts"
@@ -26,8 +27,8 @@ const quarantineOptions: Effect.Effect<QuarantineTable.QuarantineOptions> = Effe
 
 const make = Effect.gen(function* () {
   const client = yield* SqliteClient.SqliteClient
-  const { exclusive, filename } = client.config
-  const fencing: ExtensionTables.Fencing = exclusive === true ? "exclusive" : "lease"
+  const { filename } = client.config
+  const fencing = Fencing.of(client.config)
 
   const read = <A>(operation: string, body: (reader: SqliteClient.SyncReader) => A) =>
     client.readSync(body).pipe(StoreFault.guard(filename, operation))
@@ -71,6 +72,7 @@ const make = Effect.gen(function* () {
         Result.succeed(RoomTables.expire(transaction, connId))
       ),
 
+    room: (connId, roomId) => read("read a room", (reader) => RoomTables.summary(reader, { connId, roomId })),
     timeline: (request) => read("read a timeline", (reader) => RoomTables.timeline(reader, request)),
     event: (connId, roomId, eventId) =>
       read("read an event", (reader) => RoomTables.event(reader, { connId, roomId }, eventId)),

@@ -1,0 +1,2 @@
+/** Pushes: the durable queue, and the gateway that a homeserver sends them to. */
+export * as PushQueue from "./PushQueue.ts"
