@@ -1,5 +1,5 @@
 /**
- * A homeserver as a deterministic state machine: users, devices, rooms, sliding sync, to-device queues, keys.
+ * A homeserver as a deterministic state machine: users, devices, rooms, sliding sync, to-device queues, keys, pushes.
  *
  * `make` gives the state; every other function takes it, together with who asks and the time in Unix milliseconds, and gives
  * an `Outcome`: what the homeserver answers, or the `Refusal` with which it declines (status, errcode, message). Nothing
@@ -67,6 +67,16 @@ export {
 } from "./homeserver/Rooms.ts"
 export { context, event, members, messages, state as roomState, stateContent } from "./homeserver/RoomHistory.ts"
 export { pushers, removePusher, setPusher } from "./homeserver/Pushers.ts"
+export { type Push, pushAnswered, pushFailed, type PushOwner, takePush } from "./homeserver/Pushes.ts"
+export {
+  changePushRule,
+  deletePushRule,
+  type NewPushRule,
+  pushRule,
+  type PushRuleId,
+  pushRules,
+  setPushRule
+} from "./homeserver/PushRuleEdits.ts"
 export { subscribeToThread, threadSubscription, unsubscribeFromThread } from "./homeserver/ThreadSubscriptions.ts"
 export { accountData, setAccountData, setReceipt, setTyping } from "./homeserver/RoomSignals.ts"
 export { enqueue, hold, release, repeat, sendToDevice } from "./homeserver/ToDeviceQueue.ts"

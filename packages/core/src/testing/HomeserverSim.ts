@@ -56,6 +56,19 @@ export interface RoomSpec {
   readonly isEncrypted?: boolean
 }
 
+/** A push that was sent, and that the gateway has not answered yet. */
+export interface SimPush {
+  readonly appId: string
+  readonly pushKey: string
+  readonly url: string
+  /** The request's JSON: `{ notification: … }`. */
+  readonly body: JsonObject
+  /** Takes it; the push keys that the gateway rejects lose their pusher. */
+  answer(rejected?: ReadonlyArray<string>): Effect.Effect<void>
+  /** Doesn't take it: it comes again, later and later. */
+  readonly fail: Effect.Effect<void>
+}
+
 /** The simulated homeserver: the stage (users, rooms, messages), the faults, and what was seen. */
 export class HomeserverSim extends Context.Service<
   HomeserverSim,
@@ -92,6 +105,12 @@ export class HomeserverSim extends Context.Service<
     endSession(of: SimSession, how: "soft" | "hard"): Effect.Effect<void>
     /** Looks at the model, or does something with it that has no helper here. */
     model<A>(f: (state: ModelState, nowMillis: number) => A): Effect.Effect<A>
+
+    /**
+     * Waits for the next push to a gateway of a session's device. The pusher sends no other one until this one is answered or
+     * has failed. `Stream.fromEffectRepeat` makes a stream of it.
+     */
+    nextPush(of: Session): Effect.Effect<SimPush>
 
     inject(fault: Fault): Effect.Effect<InjectedFault>
     /** Cuts what is in flight and refuses everything, until `reachable`. */
@@ -365,6 +384,18 @@ const make = (options: SimOptions): HomeserverSim["Service"] => {
         else state.accessTokens.delete(of.accessToken)
       }),
     model: host.step,
+    nextPush: (of) =>
+      Effect.map(
+        host.takePush(({ userId, deviceId }) => userId === of.userId && deviceId === of.deviceId),
+        (push): SimPush => ({
+          appId: push.appId,
+          pushKey: push.pushKey,
+          url: push.url,
+          body: push.body,
+          answer: (rejected = []) => host.step((state) => Model.pushAnswered(state, push, rejected)),
+          fail: host.step((state, nowMillis) => Model.pushFailed(state, push, nowMillis))
+        })
+      ),
     inject: faults.inject,
     unreachable: network.set(false),
     reachable: network.set(true),

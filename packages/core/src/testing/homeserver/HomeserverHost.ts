@@ -1,5 +1,6 @@
 /**
- * Runs a homeserver model under Effect's `Clock`: every step at the current time, and long polls that wait.
+ * Runs a homeserver model under Effect's `Clock`: every step at the current time, long polls that wait, and pushes that are
+ * waited for.
  *
  * A poll waits until its user is touched, then asks the model again; it leaves when there is something to say or its time is
  * up. Interrupting it delivers nothing, as if the client had gone.
@@ -14,6 +15,8 @@ import type { SyncRequest, SyncResponse } from "../../matrix/SlidingSync.ts"
 import { authenticate } from "./Accounts.ts"
 import { make as makeModel, type ModelOptions, type ModelState, type Outcome, type Refusal } from "./ModelState.ts"
 import type { Requester } from "./ModelState.ts"
+import * as Pushes from "./Pushes.ts"
+import type { Push, PushOwner } from "./Pushes.ts"
 import * as SyncConnection from "./SyncConnection.ts"
 
 /** A homeserver that runs. Failures are the model's refusals; there are no others. */
@@ -29,6 +32,11 @@ export interface HomeserverHost {
   ): Effect.Effect<A, Refusal>
   /** One sliding-sync request; waits as long as `timeoutMillis` when there is nothing to say. */
   sync(accessToken: string | undefined, request: SyncRequest): Effect.Effect<SyncResponse, Refusal>
+  /**
+   * Waits for something that a pusher has to send, of all pushers or of those whose owner `isWanted`, and takes it. Sending is
+   * the caller's; afterwards the model is told by `pushAnswered` or `pushFailed`, and its pusher goes on.
+   */
+  takePush(isWanted?: (owner: PushOwner) => boolean): Effect.Effect<Push>
   /** How many polls wait for something to say. */
   readonly waitingPolls: Effect.Effect<number>
 }
@@ -49,10 +57,22 @@ export const make = (options?: Partial<ModelOptions>): HomeserverHost => {
     }
   }
 
+  const senders = new Set<() => void>()
+  let pushVersion = state.pushVersion
+
+  const wakeSenders = (): void => {
+    if (pushVersion === state.pushVersion) return
+    pushVersion = state.pushVersion
+    const waking = [...senders]
+    senders.clear()
+    waking.forEach((wake) => wake())
+  }
+
   const step: HomeserverHost["step"] = (f) =>
     Effect.map(Clock.currentTimeMillis, (nowMillis) => {
       const result = f(state, nowMillis)
       wakeTouched()
+      wakeSenders()
       return result
     })
 
@@ -96,7 +116,28 @@ export const make = (options?: Partial<ModelOptions>): HomeserverHost => {
     }
   })
 
+  /** Ends when a pusher may have something to send that it had not at `version`. */
+  const pushesAfter = (version: number): Effect.Effect<void> =>
+    Effect.callback<void>((resume) => {
+      if (state.pushVersion !== version) return resume(Effect.void)
+      const wake = () => resume(Effect.void)
+      senders.add(wake)
+      return Effect.sync(() => senders.delete(wake))
+    })
+
+  const takePush: HomeserverHost["takePush"] = Effect.fnUntraced(function* (isWanted) {
+    while (true) {
+      const version = state.pushVersion
+      const [next, nowMillis] = yield* step(
+        (_, nowMillis) => [Pushes.takePush(state, nowMillis, isWanted), nowMillis] as const
+      )
+      if ("body" in next) return next
+      const more = pushesAfter(version)
+      yield* next.untilMillis === undefined ? more : Effect.timeoutOption(more, next.untilMillis - nowMillis)
+    }
+  })
+
   const waitingPolls = Effect.sync(() => [...waiting.values()].reduce((sum, wakers) => sum + wakers.size, 0))
 
-  return { step, attempt, request, sync, waitingPolls }
+  return { step, attempt, request, sync, takePush, waitingPolls }
 }

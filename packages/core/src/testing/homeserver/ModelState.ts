@@ -101,6 +101,8 @@ export interface UserRoom {
   /** type → content. */
   readonly accountData: Map<string, StoredAccountData>
   accountDataStream: number
+  /** What the user was notified of and has not read. Ascending. */
+  unread: Array<StoredEvent>
 }
 
 /** One type of account data. */
@@ -194,7 +196,7 @@ export interface StoredPusher {
   readonly json: JsonObject
   readonly setAtMillis: number
   /** Oldest first. */
-  readonly queue: Array<PushAction>
+  queue: Array<PushAction>
   /** The unread count that the gateway was told last. */
   toldUnread: number | undefined
   /** True when the user has read something, and the gateway is to be told the count. */
@@ -298,6 +300,8 @@ export interface ModelState {
   readonly selections: Map<string, StateSelection>
   /** Users whose polls must be looked at again; emptied by the host. */
   readonly touched: Set<UserId>
+  /** Grows with everything that may let a pusher send something. */
+  pushVersion: number
 }
 
 /** A homeserver without users. */
@@ -315,7 +319,8 @@ export const make = (options: Partial<ModelOptions> = {}): ModelState => ({
   signatureChanges: [],
   authSessions: new Map(),
   selections: new Map(),
-  touched: new Set()
+  touched: new Set(),
+  pushVersion: 0
 })
 
 /** The next number of the stream. */

@@ -10,6 +10,7 @@ import type { EphemeralEvent, EventId, JsonObject, RoomId } from "../../matrix/M
 import { joinedRoom } from "./Rooms.ts"
 import type { ModelState, Outcome, Requester, Room, User, UserRoom } from "./ModelState.ts"
 import { nextStream, refuse, touch } from "./ModelState.ts"
+import { eventRead } from "./Pushes.ts"
 
 const touchJoined = (state: ModelState, room: Room): void => {
   for (const [userId, membership] of room.members) if (membership === "join") touch(state, userId)
@@ -35,6 +36,9 @@ export const typingEvent = (room: Room, nowMillis: number): EphemeralEvent => ({
   content: { user_ids: [...room.typing].flatMap(([userId, until]) => (until > nowMillis ? [userId] : [])) }
 })
 
+/** Receipts that say what was read. */
+const readTypes: ReadonlySet<string> = new Set(["m.read", "m.read.private"])
+
 /** `POST /rooms/{roomId}/receipt/{type}/{eventId}` */
 export const setReceipt = (
   state: ModelState,
@@ -53,6 +57,7 @@ export const setReceipt = (
       atMillis: nowMillis
     })
     room.receiptsStream = stream
+    if (readTypes.has(type)) eventRead(state, user, room, eventId)
     touchJoined(state, room)
   })
 

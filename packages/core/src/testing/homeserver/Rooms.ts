@@ -13,6 +13,7 @@ import { profile } from "./Accounts.ts"
 import { canonicalJson } from "./CanonicalJson.ts"
 import type { ModelState, Outcome, Requester, Room, StoredEvent, User, UserRoom } from "./ModelState.ts"
 import { nextId, nextStream, refuse, touch } from "./ModelState.ts"
+import { eventAdded, eventRedacted } from "./Pushes.ts"
 
 /** Events that make a room recent (MSC4186, as Synapse has them). */
 const bumpTypes: ReadonlySet<string> = new Set([
@@ -64,7 +65,8 @@ const userRoomOf = (user: User, room: Room): UserRoom => {
     memberStream: 0,
     leftBySelf: true,
     accountData: new Map(),
-    accountDataStream: 0
+    accountDataStream: 0,
+    unread: []
   }
   user.rooms.set(room.roomId, userRoom)
   user.sortedRooms.push(userRoom)
@@ -85,6 +87,8 @@ const setMembership = (state: ModelState, room: Room, target: UserId, stored: St
   userRoom.membership = now
   userRoom.memberStream = stored.stream
   userRoom.leftBySelf = now === "leave" && stored.event.sender === target
+  // Who comes in has read what was before: without a receipt, Synapse counts from the membership.
+  if (now !== before) userRoom.unread = []
   user.unsorted = true
   touch(state, target)
 }
@@ -124,6 +128,7 @@ export const append = (state: ModelState, room: Room, event: NewEvent, nowMillis
   if (event.stateKey !== undefined) setState(room, event.stateKey, stored)
   if (event.type === "m.room.member" && event.stateKey !== undefined) setMembership(state, room, event.stateKey, stored)
   toMembers(state, room)
+  eventAdded(state, room, stored)
   return stored
 }
 
@@ -323,6 +328,7 @@ export const redact = (
         content: {},
         unsigned: { ...target.stored.event.unsigned, redacted_because: stored.event }
       }
+      eventRedacted(state, room, target.stored)
       return Result.succeed(stored.event.event_id)
     })
   )
