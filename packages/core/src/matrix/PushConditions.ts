@@ -135,21 +135,21 @@ const level = (value: unknown): Option.Option<number> => {
   return Option.none()
 }
 
-const senderMayNotify: Test = ({ context, event }, { key }) => {
-  if (typeof key !== "string") return false
-  if (context.creators?.includes(event.sender) === true) return true
-  const levels = context.powerLevels
-  const needed = level(ownProperty(ownProperty(levels, "notifications"), key))
-  const users = level(ownProperty(ownProperty(levels, "users"), event.sender))
-  const power = Option.orElse(users, () => level(ownProperty(levels, "users_default")))
+const senderMayNotify: Test = (asked, { key }) => {
+  const sender = propertyAt(asked, "sender")
+  if (typeof key !== "string" || typeof sender !== "string") return false
+  const { creators, powerLevels } = asked.context
+  if (creators?.includes(sender) === true) return true
+  const needed = level(ownProperty(ownProperty(powerLevels, "notifications"), key))
+  const own = level(ownProperty(ownProperty(powerLevels, "users"), sender))
+  const power = Option.orElse(own, () => level(ownProperty(powerLevels, "users_default")))
   return Option.getOrElse(power, () => 0) >= Option.getOrElse(needed, () => 50)
 }
 
-const isThreadFollowed: Test = ({ context, event }, { subscribed }) => {
-  const relation = ownProperty(event.content, "m.relates_to")
-  const isInThread = ownProperty(relation, "rel_type") === "m.thread"
-  return isInThread && typeof subscribed === "boolean" && subscribed === context.isThreadSubscribed
-}
+const isThreadFollowed: Test = (asked, { subscribed }) =>
+  propertyAt(asked, "content.m\\.relates_to.rel_type") === "m.thread" &&
+  typeof subscribed === "boolean" &&
+  subscribed === asked.context.isThreadSubscribed
 
 type Test = (asked: Subject, condition: JsonObject) => boolean
 
