@@ -64,6 +64,7 @@ const forgetful = SyncStore.SyncStore.of({
   loadMain: () => Effect.succeed({ lists: {}, rooms: [] }),
   commitMain: () => Effect.void,
   expireMain: () => Effect.void,
+  room: () => Effect.undefined,
   timeline: () => Effect.succeed([]),
   event: () => Effect.undefined,
   state: () => Effect.succeed([]),

@@ -5,13 +5,15 @@
  * The owner of the extension stream writes news in its fenced commits; every process that shows encrypted events follows
  * them here, in order and without gaps.
  *
+ * Other processes of the host that watch this one are told when it has committed news, by a signal.
+ *
  * Invariants: I4 (nobody looks at the store while the loops don't run), I6 (news are read from the store, so they are
  * committed), I10 (news are read by pages; who has missed more than is kept is told so).
  *
  * Not here: what follows from a piece of news (`Rooms.ts`).
  */
-import { SyncConfig, SyncStore } from "@twinloop/core"
-import type { StoreError } from "@twinloop/core"
+import { SyncConfig, SyncStore, Wake } from "@twinloop/core"
+import type { Lease, StoreError } from "@twinloop/core"
 import { Context, Effect, Latch, Layer, PubSub } from "effect"
 import type { Scope } from "effect"
 import { patiently } from "./Patience.ts"
@@ -27,6 +29,9 @@ export interface Follower {
   readonly next: Effect.Effect<ReadonlyArray<News>, StoreError.StoreError>
 }
 
+/** The topic on which a process tells its watchers that it has committed news. */
+const TOPIC = "news"
+
 /** News that are read at once. */
 const PAGE = 100
 
@@ -37,12 +42,17 @@ export class EncryptionNews extends Context.Service<
     readonly committed: Effect.Effect<void>
     /** For the service: its loops run, or have ended. While they have, nobody looks at the store for other processes' news. */
     setActive(active: boolean): Effect.Effect<void>
+    /**
+     * Watches another process for what it commits, until the scope closes: its news are followed within a millisecond then, and
+     * not only when the store is looked at again. In force when this returns.
+     */
+    watch(peer: Lease.Peer): Effect.Effect<void, never, Scope.Scope>
     /** Follows the news from here on, until the scope closes. */
     readonly follow: Effect.Effect<Follower, StoreError.StoreError, Scope.Scope>
   }
 >()("@twinloop/actors/EncryptionNews") {
   /** The news of this process's `SyncStore`. */
-  static readonly layer: Layer.Layer<EncryptionNews, never, SyncStore.SyncStore> = Layer.effect(
+  static readonly layer: Layer.Layer<EncryptionNews, never, SyncStore.SyncStore | Wake> = Layer.effect(
     EncryptionNews,
     Effect.suspend(() => make)
   )
@@ -50,6 +60,7 @@ export class EncryptionNews extends Context.Service<
 
 const make = Effect.gen(function* () {
   const store = yield* SyncStore.SyncStore
+  const wake = yield* Wake
   const config = yield* SyncConfig.SyncConfig
   const patient = patiently(config)
   const active = yield* Latch.make(true)
@@ -80,8 +91,20 @@ const make = Effect.gen(function* () {
     return { next }
   })
 
+  const told = Effect.asVoid(PubSub.publish(commits, undefined))
+  const watch = Effect.fnUntraced(function* (peer: Lease.Peer) {
+    const signal = yield* wake.subscribe(peer, TOPIC)
+    // A peer that can't be watched, or is dead, says nothing more: the store is looked at all the same.
+    yield* signal.pipe(
+      Effect.tap((said) => (said === "Signalled" ? told : Effect.void)),
+      Effect.repeat({ while: (said) => said === "Signalled" }),
+      Effect.forkScoped
+    )
+  })
+
   return EncryptionNews.of({
-    committed: Effect.asVoid(PubSub.publish(commits, undefined)),
+    committed: Effect.andThen(told, wake.notify(TOPIC)),
+    watch,
     setActive: (isActive) => Effect.asVoid(isActive ? active.open : active.close),
     follow
   })

@@ -1,28 +1,20 @@
 /**
  * The extension loop: interprets `ExtensionLoopMachine` with the homeserver, the store, the crypto engine and the lease.
  *
- * Invariants: I1 and I2 (each batch is one fenced commit), I3 (knows nothing of the main loop), I4, I6 (the inbox is announced
- * after the commit), I7.
+ * Invariants: I1 and I2 (each batch is one fenced commit), I3 (knows nothing of the main loop), I4.
  *
  * Not here: what happens next (`ExtensionLoopMachine`), the transaction (`SyncStore`), the engine's memory and when it is
- * valid (`CryptoTurn.ts`), consuming the inbox (`Inbox.ts`).
+ * valid (`CryptoTurn.ts`), applying a response (`ExtensionBatch.ts`), consuming the inbox (`Inbox.ts`).
  */
-import {
-  type DistributedSemaphore,
-  ExtensionLoopMachine,
-  Homeserver,
-  type SlidingSync,
-  SyncConfig,
-  SyncStore
-} from "@twinloop/core"
+import { type DistributedSemaphore, ExtensionLoopMachine, Homeserver, SyncConfig, SyncStore } from "@twinloop/core"
 import { Clock, Duration, Effect, Option, Random } from "effect"
 import type { Cause, Scope, Stream } from "effect"
 import * as Actor from "./Actor.ts"
 import * as CryptoTurn from "./CryptoTurn.ts"
-import * as Inbox from "./Inbox.ts"
+import * as ExtensionBatch from "./ExtensionBatch.ts"
+import type * as Inbox from "./Inbox.ts"
 import * as LeaseKeeper from "./LeaseKeeper.ts"
 import * as LoopFailure from "./LoopFailure.ts"
-import * as Metrics from "./Metrics.ts"
 import * as OutgoingRequests from "./OutgoingRequests.ts"
 
 type State = ExtensionLoopMachine.State
@@ -53,40 +45,8 @@ interface Env {
   readonly turn: CryptoTurn.CryptoTurn["Service"]
   readonly requests: OutgoingRequests.OutgoingRequests["Service"]
   readonly keeper: LeaseKeeper.LeaseKeeper
-  readonly inbox: Inbox.Inbox["Service"]
+  readonly apply: ExtensionBatch.Apply
 }
-
-/** One response: decrypt in memory, commit under the fence, then tell. */
-const apply = Effect.fnUntraced(function* (
-  env: Env,
-  sent: SyncStore.ExtensionPosition,
-  response: SlidingSync.SyncResponse
-) {
-  const { e2ee, toDevice } = response.extensions
-  const since = toDevice?.nextBatch ?? sent.since
-  const applied = yield* env.turn.commit(
-    (engine, fence) =>
-      engine.receive(fence, {
-        toDevice: toDevice?.events ?? [],
-        ...(e2ee === undefined ? {} : { e2ee }),
-        fresh: sent.pos === undefined
-      }),
-    (fence, { news, value, writes }) => {
-      const quarantined = [...response.quarantined, ...value.quarantined]
-      const commit = env.store.commitExtension(fence, {
-        ...(sent.since === undefined ? {} : { sentSince: sent.since }),
-        position: { pos: response.pos, ...(since === undefined ? {} : { since }) },
-        inbox: value.inbox,
-        crypto: writes,
-        news,
-        quarantined
-      })
-      return Effect.map(commit, (entries) => ({ entries, quarantined: quarantined.length }))
-    }
-  )
-  if (applied.entries.length > 0) yield* env.inbox.committed(applied.entries)
-  yield* Metrics.applied(applied.entries.length, applied.quarantined)
-})
 
 const takeLock = (env: Env, context: Actor.Context<Input>) =>
   env.keeper.take(context.send({ _tag: "LockRefused" })).pipe(
@@ -152,10 +112,9 @@ const work = (
       )
     }
     case "Apply":
-      return apply(env, command.sent, command.response).pipe(
-        Effect.as({ _tag: "Applied" } as const),
-        orFail("ApplyFailed")
-      )
+      return env
+        .apply(command.sent, command.response)
+        .pipe(Effect.as({ _tag: "Applied" } as const), orFail("ApplyFailed"))
     case "SendOutgoing":
       return env.requests.flush.pipe(
         Effect.andThen(Effect.all({ nowMillis: Clock.currentTimeMillis, random: Random.next })),
@@ -217,12 +176,13 @@ export const make = Effect.fnUntraced(function* (
   | Scope.Scope
 > {
   const sync = yield* SyncConfig.SyncConfig
+  const turn = yield* CryptoTurn.CryptoTurn
   const env: Env = {
     homeserver: yield* Homeserver.Homeserver,
     store: yield* SyncStore.SyncStore,
-    turn: yield* CryptoTurn.CryptoTurn,
+    turn,
     requests: yield* OutgoingRequests.OutgoingRequests,
-    inbox: yield* Inbox.Inbox,
+    apply: yield* ExtensionBatch.make(turn),
     keeper: yield* LeaseKeeper.make(semaphore)
   }
   // Before the keeper lets go, and after everything that is started below has ended.

@@ -22,6 +22,11 @@ export interface LeaseKeeper {
    * Interrupting gives up the place in the queue.
    */
   take(onRefused?: Effect.Effect<void>): Effect.Effect<DistributedSemaphore.Grant, StoreError.StoreError>
+  /**
+   * Keeps the grant if it is to be had at once; otherwise gives who has it. `dead`: holders that were seen to die; see
+   * `DistributedSemaphore.tryTakeAfter`.
+   */
+  tryTake(dead?: ReadonlyArray<string>): Effect.Effect<DistributedSemaphore.TryTaken, StoreError.StoreError>
   /** Gives the grant back, if there is one; done when the lease row is free or handed over. */
   readonly release: Effect.Effect<void>
   /** Who holds the lease instead is asked to yield it soon; see `DistributedSemaphore.hurry`. */
@@ -65,25 +70,33 @@ export const make = Effect.fnUntraced(function* (
       yield* SubscriptionRef.set(status, { _tag: "Released" })
     })
   )
-  const take = (onRefused: Effect.Effect<void> = Effect.void) =>
+  /** Acquires in a scope of its own, and keeps what comes of it, if anything. */
+  const acquire = <A>(
+    acquisition: Effect.Effect<A, StoreError.StoreError, Scope.Scope>,
+    grantIn: (acquired: A) => DistributedSemaphore.Grant | undefined
+  ) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
         yield* release
         const scope = yield* Scope.make()
         yield* SubscriptionRef.set(status, { _tag: "Waiting" })
-        const grant = yield* restore(Scope.provide(tryThenWait(semaphore, onRefused), scope)).pipe(
-          Effect.onError(() =>
-            Effect.andThen(Scope.close(scope, Exit.void), SubscriptionRef.set(status, { _tag: "Released" }))
-          )
-        )
+        const giveUp = Effect.andThen(Scope.close(scope, Exit.void), SubscriptionRef.set(status, { _tag: "Released" }))
+        const acquired = yield* restore(Scope.provide(acquisition, scope)).pipe(Effect.onError(() => giveUp))
+        const grant = grantIn(acquired)
+        if (grant === undefined) {
+          yield* giveUp
+          return acquired
+        }
         yield* Ref.set(kept, Option.some({ grant, scope }))
         yield* SubscriptionRef.set(status, { _tag: "Held", generation: grant.generation, holder: grant.holder })
-        return grant
+        return acquired
       })
     )
   yield* Effect.addFinalizer(() => release)
   return {
-    take,
+    take: (onRefused = Effect.void) => acquire(tryThenWait(semaphore, onRefused), (grant) => grant),
+    tryTake: (dead = []) =>
+      acquire(semaphore.tryTakeAfter(dead), (taken) => (taken._tag === "Taken" ? taken.grant : undefined)),
     release,
     hurry: semaphore.hurry,
     current: Effect.map(

@@ -9,7 +9,7 @@ import * as Metrics from "./Metrics.ts"
 
 /** Classifies an error, and counts it as a failure of the loop. */
 export const of = Effect.fnUntraced(function* (
-  loop: "main" | "extension",
+  loop: Metrics.Worker,
   error: SupervisionPolicy.LoopError
 ): Effect.fn.Return<SupervisionPolicy.Failed> {
   const failure = SupervisionPolicy.classify(error)
@@ -19,7 +19,7 @@ export const of = Effect.fnUntraced(function* (
 
 /** Turns a failed effect into the input with this tag. */
 export const orInput =
-  (loop: "main" | "extension") =>
+  (loop: Metrics.Worker) =>
   <const Tag extends string>(tag: Tag) =>
   <A, R>(effect: Effect.Effect<A, SupervisionPolicy.LoopError, R>) =>
     Effect.catch(effect, (error) => Effect.map(of(loop, error), (failed) => ({ _tag: tag, ...failed })))

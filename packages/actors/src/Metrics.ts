@@ -24,6 +24,19 @@ export const pagesCommitted = Metric.counter("twinloop.main.pages", {
   incremental: true
 })
 
+/** What pushes came to, by the result's tag. */
+export const notifications = Metric.counter("twinloop.notifications", {
+  description: "Pushes that were resolved, by result",
+  incremental: true
+})
+
+/** Counts one resolved push. */
+export const resolved = (result: string): Effect.Effect<void> =>
+  Metric.update(Metric.withAttributes(notifications, { result }), 1)
+
+/** Who works with the homeserver: a loop, or a notification. */
+export type Worker = "main" | "extension" | "notification"
+
 /** Failures of a loop, by loop and error class. */
 export const failures = Metric.counter("twinloop.failures", {
   description: "Failed iterations of a loop, by loop and error class",
@@ -48,5 +61,5 @@ export const committed = (malformed: number): Effect.Effect<void> =>
   Effect.andThen(Metric.update(pagesCommitted, 1), Metric.update(quarantined, malformed))
 
 /** Counts one failed iteration. */
-export const failed = (loop: "main" | "extension", failure: SupervisionPolicy.Failure): Effect.Effect<void> =>
+export const failed = (loop: Worker, failure: SupervisionPolicy.Failure): Effect.Effect<void> =>
   Metric.update(Metric.withAttributes(failures, { loop, class: failure.class }), 1)

@@ -12,7 +12,6 @@
  */
 import {
   type CryptoEngine,
-  DistributedSemaphore,
   ExtensionLoopMachine,
   Homeserver,
   type LeaseStore,
@@ -40,6 +39,7 @@ import {
 import type { Scope } from "effect"
 import * as CryptoTurn from "./CryptoTurn.ts"
 import * as EncryptionNews from "./EncryptionNews.ts"
+import { ExtensionLease } from "./ExtensionLease.ts"
 import type * as ExtensionSync from "./ExtensionSync.ts"
 import type * as LeaseKeeper from "./LeaseKeeper.ts"
 import * as LoopRunner from "./LoopRunner.ts"
@@ -115,19 +115,29 @@ export class SyncService extends Context.Service<
    * stops it.
    */
   static readonly layer: Layer.Layer<SyncService | Shared, never, Ports> = Layer.suspend(() =>
-    Layer.effect(SyncService, make).pipe(Layer.provideMerge(shared))
+    Layer.effect(SyncService, make).pipe(Layer.provideMerge(layerShared))
   )
 }
 
 /** What the extension loop shares with whoever sends encrypted messages or shows them. */
-export type Shared = CryptoTurn.CryptoTurn | OutgoingRequests.OutgoingRequests | EncryptionNews.EncryptionNews
+export type Shared =
+  | CryptoTurn.CryptoTurn
+  | OutgoingRequests.OutgoingRequests
+  | EncryptionNews.EncryptionNews
+  | ExtensionLease
 
 /** What the service is made of. */
 export type Ports = Exclude<LoopRunner.LoopServices, Shared> | CryptoEngine.CryptoEngine | LeaseStore | Wake
 
-const shared = OutgoingRequests.OutgoingRequests.layer.pipe(
+/** What a process shares that reads the extension stream, with or without loops. */
+export const layerShared: Layer.Layer<
+  Shared,
+  never,
+  CryptoEngine.CryptoEngine | Homeserver.Homeserver | LeaseStore | SyncStore.SyncStore | Wake
+> = OutgoingRequests.OutgoingRequests.layer.pipe(
   Layer.provideMerge(CryptoTurn.CryptoTurn.layer),
-  Layer.provideMerge(EncryptionNews.EncryptionNews.layer)
+  Layer.provideMerge(EncryptionNews.EncryptionNews.layer),
+  Layer.provideMerge(ExtensionLease.layer)
 )
 
 /** Under this name the service suspends itself while it forgets positions. */
@@ -207,13 +217,13 @@ const restartFailed = (env: LoopRunner.Env) =>
     if (extension._tag === "Failed") yield* LoopRunner.withLoop(env.extension, (loop) => loop.restart)
   })
 
-const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices | LeaseStore | Wake | Scope.Scope> =
+const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices | ExtensionLease | Scope.Scope> =
   Effect.gen(function* () {
     const config = yield* SyncConfig.SyncConfig
     const homeserver = yield* Homeserver.Homeserver
     const store = yield* SyncStore.SyncStore
     const env: LoopRunner.Env = {
-      semaphore: yield* DistributedSemaphore.make({ name: EXTENSION_LEASE, permits: 1 }),
+      semaphore: yield* ExtensionLease,
       snapshot: yield* SubscriptionRef.make(LoopRunner.initialSnapshot),
       view: yield* Ref.make(MainLoopMachine.emptyView),
       main: yield* Ref.make(Option.none<MainSync.MainSync>()),

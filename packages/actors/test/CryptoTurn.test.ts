@@ -33,6 +33,7 @@ const setUp = Effect.fnUntraced(function* (
   const shared = Layer.mergeAll(
     Layer.succeed(Homeserver.Homeserver, options.homeserver?.(port) ?? port),
     Layer.succeed(SyncStore.SyncStore, world.store),
+    Wake.layerNone,
     engine.layer
   )
   const context = yield* Layer.build(

@@ -70,6 +70,8 @@ export interface DistributedSemaphore {
   readonly take: Effect.Effect<Grant, StoreError, Scope.Scope>
   /** A permit if one is free and nobody waits, without waiting; otherwise who has it. */
   readonly tryTake: Effect.Effect<TryTaken, StoreError, Scope.Scope>
+  /** The same for who has seen these holders die (`Wake` said `Dead`): their leases stand in nobody's way. */
+  tryTakeAfter(dead: ReadonlyArray<string>): Effect.Effect<TryTaken, StoreError, Scope.Scope>
   /**
    * Whoever in this process waits for a permit, or begins to within `HURRY_MILLIS`, needs it soon: his place in the queue
    * says so, and whoever stands in the way is asked to yield (`Grant.wanted`). Nobody is overtaken. It is over with the next
@@ -220,10 +222,16 @@ const awaitSignal = Effect.fnUntraced(function* (env: Env, watched: Effect.Effec
 })
 
 /** Asks, watches and waits until the lease is held, or (`once`) refused. */
-const ask = Effect.fnUntraced(function* (env: Env, lane: Lane, count: number, once: boolean) {
+const ask = Effect.fnUntraced(function* (
+  env: Env,
+  lane: Lane,
+  count: number,
+  once: boolean,
+  dead: ReadonlyArray<string>
+) {
   const watched = yield* ScopedRef.make<Effect.Effect<WakeSignal>>(() => Effect.never)
   const isHurried = (yield* Clock.currentTimeMillis) < env.hurry.untilMillis
-  let [state, commands] = LeaseMachine.start(once, !once && isHurried)
+  let [state, commands] = LeaseMachine.start(once, !once && isHurried, dead)
   while (state._tag === "Asking" || state._tag === "Waiting") {
     let input: LeaseMachine.Input | undefined
     for (const command of commands) {
@@ -368,7 +376,7 @@ const countHeld = (env: Env, scope: Scope.Scope, count: number): Effect.Effect<v
   })
 
 /** Gets `count` permits from the store for as long as the scope is open; the local permits are held already. */
-const acquire = Effect.fnUntraced(function* (env: Env, count: number, once: boolean) {
+const acquire = Effect.fnUntraced(function* (env: Env, count: number, once: boolean, dead: ReadonlyArray<string> = []) {
   const lane = yield* Effect.acquireRelease(
     Effect.sync(() => env.lanes.shift()!),
     (lane) => Effect.sync(() => env.lanes.unshift(lane))
@@ -377,7 +385,7 @@ const acquire = Effect.fnUntraced(function* (env: Env, count: number, once: bool
   // Before the lease can be ours, so that nobody asks for it unheard.
   const asked = yield* env.wake.asked(topic(env.options.name))
   const state = yield* Effect.uninterruptibleMask((restore) =>
-    restore(ask(env, lane, count, once)).pipe(
+    restore(ask(env, lane, count, once, dead)).pipe(
       Effect.onExit((exit) => (Exit.isFailure(exit) ? leave(env, lane) : Effect.void)),
       Effect.tap((state) =>
         state._tag === "Held"
@@ -429,8 +437,10 @@ const takeHere = (env: Env): Effect.Effect<boolean, never, Scope.Scope> =>
     (taken) => (taken ? env.local.release(1) : Effect.void)
   )
 
-const tryOnce = (env: Env): Effect.Effect<TryTaken, StoreError, Scope.Scope> =>
-  orNothing(Effect.flatMap(takeHere(env), (here) => (here ? acquire(env, 1, true) : Effect.succeed(busyHere(env)))))
+const tryOnce = (env: Env, dead: ReadonlyArray<string> = []): Effect.Effect<TryTaken, StoreError, Scope.Scope> =>
+  orNothing(
+    Effect.flatMap(takeHere(env), (here) => (here ? acquire(env, 1, true, dead) : Effect.succeed(busyHere(env))))
+  )
 
 const guarded = <A, E, R>(grant: Grant, self: Effect.Effect<A, E, R>) =>
   Effect.raceFirst(self, Effect.flatMap(grant.lost, Effect.fail))
@@ -478,6 +488,7 @@ export const make = Effect.fnUntraced(function* (
     ...options,
     take: waitFor(env, 1),
     tryTake: tryOnce(env),
+    tryTakeAfter: (dead) => tryOnce(env, dead),
     hurry: hurry(env),
     withPermits,
     withPermit: withPermits(1),

@@ -109,10 +109,13 @@ export type Command =
 
 export type Step = readonly [State, ReadonlyArray<Command>]
 
-/** Starts to ask. `once`: when refused, don't wait. `urgent`: wait as one who needs it soon. */
-export const start = (once: boolean, urgent = false): Step => [
-  { _tag: "Asking", once, urgent, dead: [], watching: undefined },
-  [{ _tag: "Take", presumedDead: [], urgent }]
+/**
+ * Starts to ask. `once`: when refused, don't wait. `urgent`: wait as one who needs it soon. `dead`: holders that were seen to
+ * die before.
+ */
+export const start = (once: boolean, urgent = false, dead: ReadonlyArray<string> = []): Step => [
+  { _tag: "Asking", once, urgent, dead, watching: undefined },
+  [{ _tag: "Take", presumedDead: dead, urgent }]
 ]
 
 /** Waiting ends by the poll, or right after the blocker's lease runs out, whichever comes first. */

@@ -213,10 +213,11 @@ export const senderOf = (facts: Facts, roomId: RoomId, userId: UserId): Notifica
   const avatarUrl = member?.avatarUrl ?? hero?.avatarUrl
   const isShared = ([other, { displayName, isPresent }]: readonly [UserId, Member]): boolean =>
     other !== userId && isPresent && displayName === name
+  const isHeros = (room?.heroes ?? []).some((other) => other.userId !== userId && other.displayName === name)
   return {
     userId,
     name,
-    isNameAmbiguous: name !== userId && [...members].some(isShared),
+    isNameAmbiguous: name !== userId && (isHeros || [...members].some(isShared)),
     ...(avatarUrl !== undefined && { avatarUrl })
   }
 }

@@ -9,7 +9,7 @@
  */
 import type { EventId, JsonObject, RoomId, StateEvent, TimelineEvent, UserId } from "../matrix/MatrixEvent.ts"
 import type { Shield, UndecryptableReason } from "../sync/EventDecryptor.ts"
-import type { Failure } from "../sync/SupervisionPolicy.ts"
+import type { ErrorClass } from "../sync/SupervisionPolicy.ts"
 
 /** What a push says. */
 export interface NotificationRequest {
@@ -86,6 +86,12 @@ export type FilterReason =
   /** The user ignores the sender. Spec: "Ignoring Users". */
   | "ignoredSender"
 
+/** Why nothing could be found out: the class of the error, or `defect` for a bug of ours. */
+export interface NotificationFailure {
+  readonly class: ErrorClass | "defect"
+  readonly message: string
+}
+
 /** What became of a push; each says why something is missing. `message` is a sentence for people. */
 export type NotificationResult =
   | { readonly _tag: "Event"; readonly item: NotificationItem }
@@ -110,4 +116,4 @@ export type NotificationResult =
   /** The deadline passed before these were there. */
   | { readonly _tag: "Expired"; readonly missing: ReadonlyArray<string>; readonly message: string }
   /** Nothing could be found out: logged out, a homeserver that refuses, a database that can't be used. */
-  | { readonly _tag: "Failed"; readonly failure: Failure; readonly message: string }
+  | { readonly _tag: "Failed"; readonly failure: NotificationFailure; readonly message: string }

@@ -158,14 +158,11 @@ export interface Config {
 
 export const initial: State = { _tag: "Idle" }
 
-/**
- * The request from a position. The first one after a grant or a failure is answered at once, so that a loop for which
- * nothing comes learns within one round trip that it is in sync, and not after a whole long poll.
- */
-const requestOf = (config: Config, position: ExtensionPosition, answered: boolean): SyncRequest => ({
+/** The request from a position; the homeserver may hold it for as long when there is nothing to say. */
+export const requestFrom = (config: Config, position: ExtensionPosition, timeoutMillis: number): SyncRequest => ({
   connId: EXTENSION_CONN_ID,
   ...(position.pos === undefined ? {} : { pos: position.pos }),
-  timeoutMillis: answered ? config.sync.pollTimeoutMillis : 0,
+  timeoutMillis,
   ...(config.sync.presence === undefined ? {} : { setPresence: config.sync.presence }),
   lists: {},
   roomSubscriptions: {},
@@ -177,6 +174,13 @@ const requestOf = (config: Config, position: ExtensionPosition, answered: boolea
     }
   }
 })
+
+/**
+ * The loop's request. The first one after a grant or a failure is answered at once, so that a loop for which nothing comes
+ * learns within one round trip that it is in sync, and not after a whole long poll.
+ */
+const requestOf = (config: Config, position: ExtensionPosition, answered: boolean): SyncRequest =>
+  requestFrom(config, position, answered ? config.sync.pollTimeoutMillis : 0)
 
 const takeLock = (attempt: number, epoch: number): PhaseStep => [
   { _tag: "WaitingForLock", attempt, epoch, refused: false },

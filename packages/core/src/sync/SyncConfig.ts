@@ -68,6 +68,12 @@ export interface SyncConfigShape {
   /** How long sending an encrypted message waits until this process owns the extension stream; a holder yields within milliseconds. */
   readonly sendWaitMillis: number
 
+  // --- notifications
+  /** How long a push may take until it is shown, with what is there by then: iOS gives 30 s, and showing takes some. */
+  readonly notificationDeadlineMillis: number
+  /** Role of the process that follows the rooms: what it has stored is looked at before anybody is asked. */
+  readonly notificationAppRole: string
+
   // --- storage and memory
   /** How long a write waits for another process's write before it counts as failed. */
   readonly storeBusyMillis: number
@@ -117,6 +123,8 @@ export const defaults: SyncConfigShape = {
   tokenRenewAheadMillis: 2_000,
   cryptoCallMillis: 60_000,
   sendWaitMillis: 10_000,
+  notificationDeadlineMillis: 20_000,
+  notificationAppRole: "main",
   storeBusyMillis: 5_000,
   inboxPage: 100,
   inboxKept: 1_000,

@@ -175,6 +175,8 @@ export class SyncStore extends Context.Service<
     /** Drops a connection's `pos`, after the homeserver declared it unknown or the application asked for a fresh start. */
     expireMain(connId: string): Effect.Effect<void, StoreError>
 
+    /** One room as the connection last committed it, or `undefined`. */
+    room(connId: string, roomId: RoomId): Effect.Effect<Room | undefined, StoreError>
     /** The newest `limit` entries of a room's timeline before `before` (exclusive), ascending. */
     timeline(request: {
       readonly connId: string

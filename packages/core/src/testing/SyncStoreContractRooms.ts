@@ -28,6 +28,7 @@ const rooms = (test: Test): void => {
     Effect.gen(function* () {
       const store = yield* SyncStore
       assert.deepStrictEqual(yield* store.loadMain(connId), { lists: {}, rooms: [] })
+      assert.strictEqual(yield* store.room(connId, roomId), undefined)
       assert.deepStrictEqual(yield* store.mainPosition(connId), { lists: {} })
       assert.deepStrictEqual(yield* timelineIds, [])
       assert.deepStrictEqual(yield* store.state({ connId, roomId, type: "m.room.name" }), [])
@@ -52,6 +53,8 @@ const rooms = (test: Test): void => {
       const renamed = room(roomId, { name: "B" })
       yield* store.commitMain(page("p2", { sentPos: "p1", rooms: [roomCommit({ room: renamed })] }))
       assert.deepStrictEqual(yield* store.loadMain(connId), { pos: "p2", lists: {}, rooms: [renamed] })
+      assert.deepStrictEqual(yield* store.room(connId, roomId), renamed)
+      assert.strictEqual(yield* store.room("rooms-other", roomId), undefined)
     })
   )
 

@@ -153,6 +153,7 @@ const make = Effect.gen(function* () {
         Ref.update(database, (state) => State.expireMain(state, connId))
       ),
 
+    room: (connId, roomId) => read("room", (state) => State.connectionOf(state, connId).rooms.get(roomId)?.room),
     timeline: ({ connId, roomId, limit, before = Infinity }) =>
       read("timeline", (state) => {
         const entries = State.connectionOf(state, connId).rooms.get(roomId)?.timeline ?? []

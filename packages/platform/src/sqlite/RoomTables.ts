@@ -37,6 +37,7 @@ const selectConnection = `SELECT pos, lists FROM connection WHERE id = ?`
 const replaceConnection = `INSERT OR REPLACE INTO connection (id, pos, lists) VALUES (?, ?, ?)`
 const clearPos = `UPDATE connection SET pos = NULL WHERE id = ?`
 const selectSummaries = `SELECT summary FROM room WHERE connection = ? ORDER BY room_id`
+const selectSummary = `SELECT summary FROM room WHERE connection = ? AND room_id = ?`
 const selectRoom = `SELECT number FROM room WHERE connection = ? AND room_id = ?`
 const insertRoom = `INSERT INTO room (connection, room_id, summary) VALUES (?, ?, ?)`
 const updateRoom = `UPDATE room SET summary = ? WHERE number = ?`
@@ -177,6 +178,12 @@ export const position = (reader: SyncReader, connId: string): SyncStore.MainPosi
 export const load = (reader: SyncReader, connId: string): SyncStore.MainSnapshot => {
   const rooms = reader.all<{ summary: string }>(selectSummaries, connId).map((row) => decode<Room.Room>(row.summary))
   return { ...position(reader, connId), rooms }
+}
+
+/** One room as the connection last committed it. */
+export const summary = (reader: SyncReader, { connId, roomId }: RoomKey): Room.Room | undefined => {
+  const row = reader.get<{ summary: string }>(selectSummary, connId, roomId)
+  return row === undefined ? undefined : decode(row.summary)
 }
 
 const toEntry = ({ position: index, event, prev_batch }: EntryRecord): SyncStore.TimelineEntry => {
