@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { Effect, Fiber } from "effect"
+import { execFileSync } from "node:child_process"
+import { once } from "node:events"
+import { createReadStream, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join, relative } from "node:path"
 import * as DesktopSink from "../../src/push/sinks/DesktopSink.ts"
 import { temporaryDirectory } from "../SqliteKit.ts"
@@ -41,6 +43,27 @@ describe("DesktopSink, with a simulated notify-send", () => {
       assert.match(error.message, /Cannot autolaunch D-Bus.*needs a desktop session/)
       assert.notInclude(error.message, "\n")
     })
+  )
+
+  // The time limit is below the sink's own, after which the program is ended anyway.
+  it.live(
+    "ends what it has started when it is interrupted",
+    () =>
+      Effect.gen(function* () {
+        // The other end of a pipe that the program holds open for as long as it lives.
+        const path = yield* install('exec 3> "$(dirname "$0")/alive"; echo started >&3; exec sleep 600')
+        const pipe = join(path, "alive")
+        execFileSync("mkfifo", [pipe])
+        const sink = yield* sinkOf(DesktopSink.layer({ path }))
+        const showing = yield* Effect.forkChild(sink.show(messageOf("$1")))
+        const alive = createReadStream(pipe)
+        const ended = once(alive, "end")
+        yield* Effect.promise(() => once(alive, "data"))
+        yield* Fiber.interrupt(showing)
+        yield* Effect.promise(() => ended)
+        assert.isTrue(alive.readableEnded)
+      }),
+    8_000
   )
 
   it.live("runs nothing where there is nothing to show", () =>
