@@ -1,8 +1,9 @@
 /**
  * The dev homeserver: core's homeserver model behind real HTTP on the loopback interface, for development, tests and stories.
  *
- * Good enough that other clients (matrix-js-sdk, say) log in, sync, send and receive through it. It keeps everything in
- * memory, checks no signatures, has no federation and no classic `/sync`. Its own endpoints are in `AdminRoutes.ts`.
+ * Good enough that other clients (matrix-js-sdk, say) log in, sync, send and receive through it, and that push gateways get
+ * their pushes from it. It keeps everything in memory, checks no signatures, has no federation and no classic `/sync`. Its
+ * own endpoints are in `AdminRoutes.ts`.
  *
  * Gotchas: anybody on this machine can use it. Don't put anything real into it.
  *
@@ -15,25 +16,23 @@
  * ```
  */
 import { NodeHttpServer } from "@effect/platform-node"
-import { Context, Effect, Layer, Schema } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
-import type { HttpServerError } from "effect/http"
 import { createServer, type Server } from "node:http"
 import type { Homeserver } from "@twinloop/core"
+import { type CannotListen, cannotListen } from "../http/CannotListen.ts"
+import { HttpSockets } from "../http/HttpSockets.ts"
 import * as AccountRoutes from "./AccountRoutes.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as DevGate from "./DevGate.ts"
 import * as DevRoute from "./DevRoute.ts"
 import { HomeserverHost, type HomeserverModel } from "./Model.ts"
+import * as PushRoutes from "./PushRoutes.ts"
+import * as PushSender from "./PushSender.ts"
 import * as RoomRoutes from "./RoomRoutes.ts"
 import * as SyncRoutes from "./SyncRoutes.ts"
 
-/** The port can't be listened on. `message` says why, and what to do. */
-export class CannotListen extends Schema.TaggedError<CannotListen>("@twinloop/platform/CannotListen")("CannotListen", {
-  message: Schema.String,
-  port: Schema.Finite,
-  cause: Schema.optionalKey(Schema.Defect())
-}) {}
+export { CannotListen } from "../http/CannotListen.ts"
 
 /** What can be chosen about the dev homeserver. */
 export interface Options extends Partial<HomeserverModel.ModelOptions> {
@@ -59,19 +58,6 @@ export class DevHomeserver extends Context.Service<
 
 const address = "127.0.0.1"
 
-const cannotListen =
-  (port: number) =>
-  ({ cause }: HttpServerError.ServeError): CannotListen => {
-    const code = typeof cause === "object" && cause !== null && "code" in cause ? String(cause.code) : ""
-    const why =
-      code === "EADDRINUSE"
-        ? `another program listens on port ${port} of ${address} already; stop it, or choose another port (0 takes a free one)`
-        : code === "EACCES"
-          ? `this user may not listen on port ${port}; choose one above 1023 (0 takes a free one)`
-          : `listening on port ${port} of ${address} failed: ${String(cause)}`
-    return new CannotListen({ message: why, port, cause })
-  }
-
 const serve = (server: Server, host: HomeserverHost.HomeserverHost, options: Options) =>
   Effect.gen(function* () {
     const { spellings = ["unstable", "v4"] } = options
@@ -80,6 +66,7 @@ const serve = (server: Server, host: HomeserverHost.HomeserverHost, options: Opt
       DevRoute.routes(host, AccountRoutes.openEndpoints(spellings)),
       DevRoute.routes(host, AccountRoutes.endpoints),
       DevRoute.routes(host, RoomRoutes.endpoints),
+      DevRoute.routes(host, PushRoutes.endpoints),
       DevRoute.routes(host, SyncRoutes.endpoints),
       DevRoute.routes(host, spellings.map(SyncRoutes.sync)),
       DevRoute.routes(host, AdminRoutes.endpoints(gate)),
@@ -102,7 +89,8 @@ const serve = (server: Server, host: HomeserverHost.HomeserverHost, options: Opt
         unreachableFor: (millis: number) => gate.shutFor(millis)
       }
     })
-    return Layer.effect(DevHomeserver, service).pipe(Layer.provide(serving))
+    const sending = Layer.effectDiscard(PushSender.run(host)).pipe(Layer.provide(HttpSockets.layer))
+    return Layer.effect(DevHomeserver, service).pipe(Layer.provide([serving, sending]))
   })
 
 /** Serves a homeserver of its own until the layer's scope closes. Fails with `CannotListen` when the port is taken. */
@@ -113,7 +101,7 @@ export const layer = (options: Options): Layer.Layer<DevHomeserver, CannotListen
       return Layer.unwrap(serve(server, HomeserverHost.make(options), options)).pipe(
         Layer.provide(NodeHttpServer.layer(() => server, { host: address, port: options.port })),
         Layer.catchTag("ServeError", (error) =>
-          Layer.effect(DevHomeserver, Effect.fail(cannotListen(options.port)(error)))
+          Layer.effect(DevHomeserver, Effect.fail(cannotListen(address, options.port, error.cause)))
         )
       )
     })

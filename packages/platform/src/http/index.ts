@@ -1,4 +1,5 @@
 /** The homeserver over HTTP: the `Homeserver` port's adapter, logging in, and the stored login. */
+export { CannotListen } from "./CannotListen.ts"
 export * as HomeserverUrl from "./HomeserverUrl.ts"
 export * as HttpHomeserver from "./HttpHomeserver.ts"
 export { HttpSockets } from "./HttpSockets.ts"

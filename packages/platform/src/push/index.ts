@@ -1,2 +1,3 @@
 /** Pushes: the durable queue, and the gateway that a homeserver sends them to. */
+export * as PushGateway from "./PushGateway.ts"
 export * as PushQueue from "./PushQueue.ts"

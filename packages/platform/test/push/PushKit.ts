@@ -88,3 +88,44 @@ export const own = (holder: string, round = 0): Effect.Effect<Lease.Fence, Store
     if (outcome._tag === "Busy") return assert.fail(`${outcome.blocker.holder} has the lease`)
     return { name: PushTables.PUSH_LEASE, holder, generation: outcome.generation }
   })
+
+// --- over HTTP
+
+/** A device as a homeserver names it. */
+export const wireDevice = ({ appId, pushKey } = device) => ({
+  app_id: appId,
+  pushkey: pushKey,
+  pushkey_ts: 1_700_000_000,
+  data: { format: "event_id_only" }
+})
+
+/** The body of a push about an event with this number. */
+export const body = (number: number, change: object = {}): string =>
+  JSON.stringify({
+    notification: {
+      event_id: `$${number}`,
+      room_id: "!r:example.org",
+      prio: "high",
+      counts: { unread: 1 },
+      devices: [wireDevice()],
+      ...change
+    }
+  })
+
+/** What a server answered. */
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly json: { readonly [member: string]: unknown }
+}
+
+/** Sends a request, and reads the JSON that answers it. */
+export const request = (
+  url: string,
+  method: string,
+  content?: string | Uint8Array<ArrayBuffer>
+): Effect.Effect<Answer> =>
+  Effect.promise(async (signal) => {
+    const response = await fetch(url, { method, signal, ...(content === undefined ? {} : { body: content }) })
+    return { status: response.status, headers: response.headers, json: (await response.json()) as Answer["json"] }
+  })
