@@ -75,6 +75,7 @@ export {
   pushRule,
   type PushRuleId,
   pushRules,
+  pushRulesOfKind,
   setPushRule
 } from "./homeserver/PushRuleEdits.ts"
 export { subscribeToThread, threadSubscription, unsubscribeFromThread } from "./homeserver/ThreadSubscriptions.ts"

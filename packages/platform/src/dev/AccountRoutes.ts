@@ -1,5 +1,5 @@
 /**
- * The dev homeserver's endpoints about accounts: versions, login, refresh, devices, profiles, filters, account data, pushers.
+ * The dev homeserver's endpoints about accounts: versions, login, refresh, devices, profiles, filters, account data.
  *
  * Source: client-server API v1.12. Registration asks for nothing but a name and a password.
  */
@@ -204,13 +204,6 @@ export const endpoints: ReadonlyArray<Endpoint> = [
   user("PUT", `${v3}/user/:userId/account_data/:type`, setAccountData),
   user("GET", `${v3}/user/:userId/rooms/:roomId/account_data/:type`, getAccountData),
   user("PUT", `${v3}/user/:userId/rooms/:roomId/account_data/:type`, setAccountData),
-  user("GET", `${v3}/pushrules`, ({ requester }) => HomeserverModel.accountData(requester, "m.push_rules")),
-  user("GET", `${v3}/pushers`, ({ requester }) => Result.succeed({ pushers: HomeserverModel.pushers(requester.user) })),
-  user("POST", `${v3}/pushers/set`, (call) =>
-    Result.flatMap(bodyOf(call, AnyObject), (pusher) =>
-      HomeserverModel.setPusher(call.state, call.requester, pusher, call.nowMillis)
-    )
-  ),
   // Clients ask for these at start-up; there is nothing to tell.
   user("GET", `${v3}/voip/turnServer`, () => Result.succeed({})),
   user("GET", `${v3}/thirdparty/protocols`, () => Result.succeed({})),

@@ -4,7 +4,7 @@
  * A handler gives JSON or a `Refusal` of the model, which becomes a status with a Matrix error (spec: "Standard error
  * response"). It is interrupted when its client disconnects, so a poll that nobody waits for ends.
  *
- * Not here: the endpoints themselves (`AccountRoutes.ts`, `RoomRoutes.ts`, `SyncRoutes.ts`, `AdminRoutes.ts`).
+ * Not here: the endpoints themselves (`AccountRoutes.ts`, `RoomRoutes.ts`, `PushRoutes.ts`, `SyncRoutes.ts`, `AdminRoutes.ts`).
  */
 import { ByteSize, Effect, Option, Result, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"

@@ -24,7 +24,8 @@ export interface PushRuleId {
 /** The content of `m.push_rules`: `GET /pushrules/`. */
 export const pushRules = (user: User): JsonObject => user.accountData.get("m.push_rules")?.content ?? {}
 
-const rulesOf = (user: User, kind: string): ReadonlyArray<JsonObject> => {
+/** The rules of a kind, in their order; none for a kind that there isn't. */
+export const pushRulesOfKind = (user: User, kind: string): ReadonlyArray<JsonObject> => {
   const rules = objectAt(pushRules(user), "global")[kind]
   return Array.isArray(rules) ? rules.filter((rule): rule is JsonObject => Predicate.isObject(rule)) : []
 }
@@ -33,7 +34,7 @@ const noRule = ({ kind, ruleId }: PushRuleId) => refuse(404, "M_NOT_FOUND", `the
 
 /** `GET /pushrules/global/{kind}/{ruleId}` */
 export const pushRule = (user: User, id: PushRuleId): Outcome<JsonObject> => {
-  const found = rulesOf(user, id.kind).find(({ rule_id }) => rule_id === id.ruleId)
+  const found = pushRulesOfKind(user, id.kind).find(({ rule_id }) => rule_id === id.ruleId)
   return found === undefined ? noRule(id) : Result.succeed(found)
 }
 
@@ -54,7 +55,7 @@ export const changePushRule = (
       state,
       user,
       id.kind,
-      rulesOf(user, id.kind).map((rule) => (rule === changed ? { ...rule, ...change } : rule))
+      pushRulesOfKind(user, id.kind).map((rule) => (rule === changed ? { ...rule, ...change } : rule))
     )
   )
 
@@ -67,7 +68,7 @@ export const deletePushRule = (state: ModelState, user: User, id: PushRuleId): O
           state,
           user,
           id.kind,
-          rulesOf(user, id.kind).filter((rule) => rule !== deleted)
+          pushRulesOfKind(user, id.kind).filter((rule) => rule !== deleted)
         )
   )
 
@@ -110,7 +111,7 @@ const placeOf = (others: ReadonlyArray<JsonObject>, { before, after }: NewPushRu
 export const setPushRule = (state: ModelState, user: User, rule: NewPushRule): Outcome<void> => {
   const reason = whyRefused(rule)
   if (reason !== undefined) return refuse(400, "M_UNKNOWN", reason)
-  const rules = rulesOf(user, rule.kind)
+  const rules = pushRulesOfKind(user, rule.kind)
   const known = rules.find(({ rule_id }) => rule_id === rule.ruleId)
   const others = rules.filter((other) => other !== known)
   const place = placeOf(others, rule)
