@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
+import type { Pusher } from "../src/matrix/Pusher.ts"
 import type { SyncRequest } from "../src/matrix/SlidingSync.ts"
 import { NetworkError, ServerError } from "../src/sync/HomeserverError.ts"
 import { HomeserverSim, layer, type SimOptions } from "../src/testing/HomeserverSim.ts"
@@ -54,6 +55,16 @@ const setUp = Effect.gen(function* () {
   return { sim, session, client: sim.homeserver(session) }
 })
 
+const pusher: Pusher = {
+  appId: "app",
+  pushKey: "key",
+  appDisplayName: "Test",
+  deviceDisplayName: "Phone",
+  lang: "en",
+  url: "https://push.test/_matrix/push/v1/notify",
+  format: "event_id_only"
+}
+
 const outage = new ServerError({ message: "on fire", status: 503 })
 
 describe("HomeserverSim", () => {
@@ -102,6 +113,64 @@ describe("HomeserverSim", () => {
       ])
       yield* sim.inject({ operation: "members", effect: { _tag: "Fail", reason: outage } })
       assert.strictEqual((yield* Effect.flip(client.members(roomId))).operation, "members")
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("sets pushers, and gives what they push until it is answered", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      const bob = yield* sim.addUser("bob")
+      const roomId = yield* sim.addRoom({ members: [bob, session.userId] })
+      yield* client.setPusher(pusher)
+      assert.deepStrictEqual(yield* client.pushers, [pusher])
+      const waiting = yield* Effect.forkChild(sim.nextPush(session))
+      const eventId = yield* sim.sendMessage(roomId, bob, "hello")
+      const first = yield* Fiber.join(waiting)
+      assert.deepInclude(first, { url: pusher.url, appId: pusher.appId, pushKey: pusher.pushKey })
+      assert.nestedPropertyVal(first.body, "notification.event_id", eventId)
+      yield* first.fail
+      // It comes again after a second.
+      const again = yield* Effect.forkChild(sim.nextPush(session))
+      yield* TestClock.adjust("999 millis")
+      assert.isUndefined(again.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      const second = yield* Fiber.join(again)
+      assert.deepStrictEqual(second.body, first.body)
+      yield* second.answer([pusher.pushKey])
+      assert.deepStrictEqual(yield* client.pushers, [])
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("removes pushers, and refuses one whose URL is no gateway's", () =>
+    Effect.gen(function* () {
+      const { client } = yield* setUp
+      yield* client.setPusher(pusher)
+      yield* client.removePusher(pusher)
+      assert.deepStrictEqual(yield* client.pushers, [])
+      const { reason } = yield* Effect.flip(client.setPusher({ ...pusher, url: "https://push.test/" }))
+      assert.deepInclude(reason, { _tag: "BadRequest", errcode: "M_MISSING_PARAM" })
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("says whether a thread is followed, and gives a context with the sender's membership alone", () =>
+    Effect.gen(function* () {
+      const { sim, session, client } = yield* setUp
+      const bob = yield* sim.addUser("bob")
+      const roomId = yield* sim.addRoom({ members: [session.userId, bob, yield* sim.addUser("carol")] })
+      const root = yield* sim.sendMessage(roomId, bob, "root")
+      assert.isFalse(yield* client.isThreadSubscribed(roomId, root))
+      yield* sim.model((state, now) =>
+        Result.flatMap(Model.authenticate(state, session.accessToken, now), (requester) =>
+          Model.subscribeToThread(state, requester, { roomId, threadRootId: root }, undefined)
+        )
+      )
+      assert.isTrue(yield* client.isThreadSubscribed(roomId, root))
+      const { state } = yield* client.eventContext(roomId, root)
+      assert.deepStrictEqual(
+        state.filter(({ type }) => type === "m.room.member").map(({ state_key }) => state_key),
+        [bob]
+      )
+      assert.isTrue(state.some(({ type }) => type === "m.room.power_levels"))
     }).pipe(Effect.provide(layer()))
   )
 
