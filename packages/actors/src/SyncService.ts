@@ -37,14 +37,12 @@ import {
   SubscriptionRef
 } from "effect"
 import type { Scope } from "effect"
-import * as CryptoTurn from "./CryptoTurn.ts"
-import * as EncryptionNews from "./EncryptionNews.ts"
 import { ExtensionLease } from "./ExtensionLease.ts"
 import type * as ExtensionSync from "./ExtensionSync.ts"
 import type * as LeaseKeeper from "./LeaseKeeper.ts"
 import * as LoopRunner from "./LoopRunner.ts"
 import * as MainSync from "./MainSync.ts"
-import * as OutgoingRequests from "./OutgoingRequests.ts"
+import * as StreamServices from "./StreamServices.ts"
 import * as SyncIndicator from "./SyncIndicator.ts"
 
 /** Name of the lease that guards the extension stream. */
@@ -115,30 +113,15 @@ export class SyncService extends Context.Service<
    * stops it.
    */
   static readonly layer: Layer.Layer<SyncService | Shared, never, Ports> = Layer.suspend(() =>
-    Layer.effect(SyncService, make).pipe(Layer.provideMerge(layerShared))
+    Layer.effect(SyncService, make).pipe(Layer.provideMerge(StreamServices.layer))
   )
 }
 
-/** What the extension loop shares with whoever sends encrypted messages or shows them. */
-export type Shared =
-  | CryptoTurn.CryptoTurn
-  | OutgoingRequests.OutgoingRequests
-  | EncryptionNews.EncryptionNews
-  | ExtensionLease
+/** What the extension loop shares with whoever sends encrypted messages, shows them or is notified of them. */
+export type Shared = StreamServices.StreamServices
 
 /** What the service is made of. */
 export type Ports = Exclude<LoopRunner.LoopServices, Shared> | CryptoEngine.CryptoEngine | LeaseStore | Wake
-
-/** What a process shares that reads the extension stream, with or without loops. */
-export const layerShared: Layer.Layer<
-  Shared,
-  never,
-  CryptoEngine.CryptoEngine | Homeserver.Homeserver | LeaseStore | SyncStore.SyncStore | Wake
-> = OutgoingRequests.OutgoingRequests.layer.pipe(
-  Layer.provideMerge(CryptoTurn.CryptoTurn.layer),
-  Layer.provideMerge(EncryptionNews.EncryptionNews.layer),
-  Layer.provideMerge(ExtensionLease.layer)
-)
 
 /** Under this name the service suspends itself while it forgets positions. */
 const EXPIRE = "expireSessions"

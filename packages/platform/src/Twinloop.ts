@@ -1,7 +1,8 @@
 /**
  * Everything composed for Node: what an application provides to have its rooms and its inbox in sync.
  *
- * Includes `layer` (an account in a SQLite file, shared by processes) and what it is made of, for those who compose
+ * Includes `layer` (an account in a SQLite file, shared by processes), `layerNotifier` (a process of the same account that only
+ * resolves pushes) and what they are made of, for those who compose
  * otherwise; and `layerShared`, what many accounts in one process have together.
  *
  * Gotchas: Effect builds a Layer once, also across a `provide` inside another one, and most parts here are the same Layers
@@ -10,11 +11,12 @@
  *
  * Not here: logging in (`Login`), which comes first.
  */
-import { Encryption, Inbox, Rooms, Suspendables, SyncService } from "@twinloop/actors"
+import { Encryption, Inbox, Notifications, Rooms, StreamServices, Suspendables, SyncService } from "@twinloop/actors"
 import {
   type CryptoEngine,
   EventDecryptor,
   type Homeserver,
+  type NotificationClient,
   PassThroughCrypto,
   RoomList,
   type StoreError,
@@ -76,6 +78,17 @@ export type Twinloop =
   | EventDecryptor.EventDecryptor
   | Encryption.Encryption
   | Rooms.Rooms
+  | NotificationClient.NotificationClient
+
+/** What a process works with that only resolves pushes. */
+export type Notifier =
+  | Foundation
+  | Homeserver.Homeserver
+  | CryptoEngine.CryptoEngine
+  | Inbox.Inbox
+  | SyncService.Shared
+  | EventDecryptor.EventDecryptor
+  | NotificationClient.NotificationClient
 
 /**
  * What many accounts in one process share: the HTTP connections. Provided around them, it is built once, and each
@@ -159,12 +172,58 @@ export const layer = (
   options: Options
 ): Layer.Layer<Twinloop, StoreError.StoreError | NotLoggedIn | InvalidHomeserverUrl> =>
   Layer.fresh(
-    Rooms.Rooms.layer.pipe(
+    Layer.merge(Rooms.Rooms.layer, Notifications.layer).pipe(
       Layer.provideMerge(Encryption.Encryption.layer),
       Layer.provideMerge(SyncService.SyncService.layer),
       Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, layerCrypto(options))),
       Layer.provideMerge(HttpHomeserver.layer),
       Layer.provide(suspendables),
       Layer.provideMerge(layerStores(options))
+    )
+  ).pipe(Layer.provideMerge(layerShared))
+
+/**
+ * What differs from `SyncConfig.defaults` in a process that only resolves pushes: nobody has come online by it, and a request
+ * that is lost must leave time for another one before the deadline.
+ */
+export const notifierConfig = {
+  role: "notify",
+  presence: "offline",
+  networkTimeoutMillis: 5_000,
+  backoffMaxMillis: 5_000
+} as const satisfies Partial<SyncConfig.SyncConfigShape>
+
+/**
+ * A process that resolves pushes for the account, and has no loops: started by a push, gone a moment later. It reads what the
+ * application has stored, and takes the extension stream for a moment when a key is missing and the application doesn't own
+ * it. End-to-end encryption is loaded when an event needs it.
+ *
+ * Fails when the database can't be used (`StoreError`), or nobody is logged in (`NotLoggedIn`).
+ *
+ * @example
+ * ```ts
+ * import { NotificationClient } from "@twinloop/core"
+ * import { StoreKey, Twinloop } from "@twinloop/platform"
+ * import { Effect } from "effect"
+ *
+ * const show = Effect.gen(function* () {
+ *   const client = yield* NotificationClient.NotificationClient
+ *   const result = yield* client.resolve({ roomId: "!kitchen:example.org", eventId: "$event" })
+ *   if (result._tag === "Event") yield* Effect.log(`${result.item.sender.name} in ${result.item.room.name}`)
+ *   yield* client.settled
+ * })
+ * const encryption = StoreKey.StoreKey.layerFile("account.db.key")
+ * const notifier = Effect.provide(show, Twinloop.layerNotifier({ database: "account.db", encryption }))
+ * ```
+ */
+export const layerNotifier = (
+  options: Options
+): Layer.Layer<Notifier, StoreError.StoreError | NotLoggedIn | InvalidHomeserverUrl> =>
+  Layer.fresh(
+    Notifications.layer.pipe(
+      Layer.provideMerge(StreamServices.layer),
+      Layer.provideMerge(Layer.merge(Inbox.Inbox.layer, layerCrypto(options))),
+      Layer.provideMerge(HttpHomeserver.layer),
+      Layer.provideMerge(layerStores({ ...options, config: { ...notifierConfig, ...options.config } }))
     )
   ).pipe(Layer.provideMerge(layerShared))
