@@ -154,7 +154,11 @@ describe("JsonLinesSink", () => {
         concurrency: "unbounded"
       })
       assert.lengthOf(said, 300)
-      assert.lengthOf(readFileSync(file, "utf8").trimEnd().split("\n"), 400)
+      const lines = readFileSync(file, "utf8").split("\n")
+      assert.lengthOf(
+        lines.filter((line) => line !== ""),
+        400
+      )
       assert.strictEqual(new Set(idsIn(file)).size, 400)
     })
   )

@@ -5,7 +5,8 @@
  *
  * Gotchas: several processes may append at the same time; each line is one write at the end of the file. A write that a kill
  * or a full disk cut short leaves a torn line. It counts as not shown, and the next write ends it before it begins its own.
- * So a reader skips what isn't JSON, and empty lines.
+ * Another process's write may look torn while it is under way, which leaves an empty line. So a reader skips what isn't JSON,
+ * and empty lines.
  */
 import { NotificationSink } from "@twinloop/core"
 import type { NotificationItem } from "@twinloop/core"
