@@ -197,7 +197,15 @@ const owned = (config: SyncConfigShape, state: Extract<State, Owning>, input: In
   }
 }
 
+const leaseFailed = (config: SyncConfigShape, attempt: number, { failure, random }: Failed): Step => {
+  const decision = SupervisionPolicy.decide(config, failure, attempt, random)
+  if (decision._tag === "GiveUp") return giveUp(failure, false)
+  return [{ _tag: "Waiting", attempt: attempt + 1 }, [{ _tag: "WaitForKeys", millis: decision.delayMillis }]]
+}
+
 const watching = (config: SyncConfigShape, state: Extract<State, { _tag: "Watching" }>, input: Input): Step => {
+  // What watches can fail as well, and has ended then.
+  if (input._tag === "LeaseFailed") return leaseFailed(config, state.attempt, input)
   if (input._tag !== "OwnerGone") return [state, []]
   const attempt = state.attempt + 1
   if (input.dead !== undefined || attempt <= PROMPT_TRIES)
@@ -216,11 +224,8 @@ const trying = (config: SyncConfigShape, state: Extract<State, { _tag: "Trying" 
       const { blocker } = input
       return [{ _tag: "Watching", blocker, attempt: state.attempt }, [{ _tag: "WatchOwner", blocker }]]
     }
-    case "LeaseFailed": {
-      const decision = SupervisionPolicy.decide(config, input.failure, state.attempt, input.random)
-      if (decision._tag === "GiveUp") return giveUp(input.failure, false)
-      return [{ _tag: "Waiting", attempt: state.attempt + 1 }, [{ _tag: "WaitForKeys", millis: decision.delayMillis }]]
-    }
+    case "LeaseFailed":
+      return leaseFailed(config, state.attempt, input)
     default:
       return [state, []]
   }

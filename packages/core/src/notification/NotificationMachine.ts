@@ -77,10 +77,14 @@ interface Item {
   /** As it came, once it is there. */
   readonly event?: AnyEvent
   readonly reading: Reading
+  /** A key that it may want came while it was being decrypted, perhaps too late for that. */
+  readonly isOutdated: boolean
   readonly decryptTries: number
   readonly decryption?: Decryption
   readonly context: Context
   readonly contextTries: number
+  /** Why its surroundings haven't come yet. */
+  readonly contextFailure?: Failure
   /** Whether the user follows its thread: asked for when a rule wants to know. */
   readonly thread: "unasked" | "asking" | "unknown" | "subscribed" | "unsubscribed"
   readonly result?: NotificationResult
@@ -192,6 +196,7 @@ const itemOf = (request: NotificationRequest): Item => ({
   key: keyOf(request),
   request,
   reading: "toDecrypt",
+  isOutdated: false,
   decryptTries: 0,
   context: "untried",
   contextTries: 0,
@@ -239,12 +244,19 @@ const updateItem = (state: State, key: Key, change: (item: Item) => Item): State
   items: state.items.map((item) => (item.key === key ? change(item) : item))
 })
 
-/** Gives every push that has none this result. */
+const failItem = (item: Item, failure: Failure): Item => ({
+  ...item,
+  result: { _tag: "Failed", failure, message: failure.message }
+})
+
+/** The homeserver can't be asked any more: an event that is there goes on without what is missing, the others have failed. */
 const failAll = (state: State, failure: Failure): State => ({
   ...state,
-  items: state.items.map((item) =>
-    hasResult(item) ? item : { ...item, result: { _tag: "Failed", failure, message: failure.message } }
-  )
+  fetch: { ...state.fetch, failure },
+  items: state.items.map((item) => {
+    if (hasResult(item)) return item
+    return item.event === undefined ? failItem(item, failure) : { ...item, context: "refused" }
+  })
 })
 
 const found = (state: State, events: ReadonlyMap<Key, AnyEvent>): State => ({
@@ -317,7 +329,7 @@ const contextFound = (state: State, input: Extract<Input, { _tag: "ContextFound"
 
 const contextFailed = (config: Config, state: State, input: Extract<Input, { _tag: "ContextFailed" }>): Step => {
   const item = state.items.find(({ key }) => key === input.key)
-  if (item === undefined) return [state, []]
+  if (item === undefined || hasResult(item)) return [state, []]
   const contextTries = item.contextTries + 1
   const decision = SupervisionPolicy.decide(config.sync, input.failure, item.contextTries, input.random)
   if (decision._tag === "GiveUp") return [failAll(state, input.failure), []]
@@ -326,7 +338,7 @@ const contextFailed = (config: Config, state: State, input: Extract<Input, { _ta
     return [updateItem(state, input.key, (known) => ({ ...known, context: "refused", contextTries })), []]
   const { eventId, roomId } = item.request
   return [
-    updateItem(state, input.key, (known) => ({ ...known, contextTries })),
+    updateItem(state, input.key, (known) => ({ ...known, contextTries, contextFailure: input.failure })),
     [{ _tag: "FetchContext", key: input.key, roomId, eventId, millis: Math.max(1, decision.delayMillis) }]
   ]
 }
@@ -336,19 +348,20 @@ const isForWantOfKey = ({ reason }: Undecryptable): boolean => reason === "Missi
 
 const decryptAnswered = (state: State, { decryption, key }: Extract<Input, { _tag: "DecryptAnswered" }>): State => {
   const awaits = decryption._tag === "Undecryptable" && isForWantOfKey(decryption)
-  return updateItem(state, key, (item) => ({ ...item, decryption, reading: awaits ? "awaitingKey" : "done" }))
+  return updateItem(state, key, (item) => {
+    if (!awaits) return { ...item, decryption, reading: "done" }
+    return { ...item, decryption, isOutdated: false, reading: item.isOutdated ? "toDecrypt" : "awaitingKey" }
+  })
 }
 
 const decryptFailed = (config: Config, state: State, input: Extract<Input, { _tag: "DecryptFailed" }>): Step => {
   const item = state.items.find(({ key }) => key === input.key)
-  if (item?.event === undefined) return [state, []]
+  if (item?.event === undefined || hasResult(item)) return [state, []]
   const { failure } = input
   const decision = SupervisionPolicy.decide(config.sync, failure, item.decryptTries, input.random)
   const decryptTries = item.decryptTries + 1
-  if (decision._tag === "GiveUp" || decryptTries >= DECRYPT_TRIES) {
-    const result: NotificationResult = { _tag: "Failed", failure, message: failure.message }
-    return [updateItem(state, input.key, (known) => ({ ...known, result })), []]
-  }
+  if (decision._tag === "GiveUp" || decryptTries >= DECRYPT_TRIES)
+    return [updateItem(state, input.key, (known) => failItem(known, failure)), []]
   const { request } = item
   // Only an event of a timeline is decrypted.
   const event = item.event as TimelineEvent
@@ -367,9 +380,9 @@ const retryWith = (state: State, sessions: ReadonlySet<string> | undefined): Sta
   items: state.items.map((item) => {
     const session = sessionOf(item)
     const concerns = sessions === undefined || session === undefined || sessions.has(session)
-    return item.result === undefined && item.reading === "awaitingKey" && concerns
-      ? { ...item, reading: "toDecrypt" }
-      : item
+    if (hasResult(item) || !concerns) return item
+    if (item.reading === "decrypting") return { ...item, isOutdated: true }
+    return item.reading === "awaitingKey" ? { ...item, reading: "toDecrypt" } : item
   })
 })
 
@@ -387,17 +400,20 @@ const needOf = (state: State, nowMillis: number): NotificationKeysMachine.Need =
 const isBeingDecrypted = ({ decryption, reading }: Item): boolean =>
   reading === "decrypting" || (reading === "toDecrypt" && decryption !== undefined)
 
-const withKeys = (state: State, [keys, commands]: NotificationKeysMachine.Step): Step => {
-  if (keys === state.keys) return [state, commands]
-  const next = { ...state, keys }
-  if (keys._tag !== "GivenUp") return [next, commands]
-  const { failure } = keys
+/** Who waits for a key when nothing brings one any more waits no longer. */
+const failAwaiting = (state: State): State => {
+  if (state.keys._tag !== "GivenUp") return state
+  const { failure } = state.keys
   const result: NotificationResult = { _tag: "Failed", failure, message: failure.message }
-  const items = next.items.map((item) =>
-    !hasResult(item) && item.reading === "awaitingKey" ? { ...item, result } : item
-  )
-  return [{ ...next, items }, commands]
+  const fails = (item: Item): boolean => !hasResult(item) && item.reading === "awaitingKey"
+  if (!state.items.some(fails)) return state
+  return { ...state, items: state.items.map((item) => (fails(item) ? { ...item, result } : item)) }
 }
+
+const withKeys = (state: State, [keys, commands]: NotificationKeysMachine.Step): Step => [
+  failAwaiting(keys === state.keys ? state : { ...state, keys }),
+  commands
+]
 
 const keysInput = (config: Config, state: State, input: NotificationKeysMachine.Input, now: Now): Step => {
   const stepped = NotificationKeysMachine.step(config.sync, state.keys, input, needOf(state, now.nowMillis))
@@ -522,7 +538,8 @@ const roomState = (ownUserId: UserId): ReadonlyArray<StateSelector> => [
 const requestOf = ({ ownUserId, sync }: Config, state: State): SyncRequest => {
   const { answers, pos } = state.fetch
   const requiredState = roomState(ownUserId)
-  const wanted = [...wantedOf(state.items.filter((item) => isMissing(item) || !isKnownPlace(state, item)))]
+  const open = state.items.filter((item) => !hasResult(item))
+  const wanted = [...wantedOf(open.filter((item) => isMissing(item) || !isKnownPlace(state, item)))]
   const params = ([roomId, { length }]: readonly [RoomId, ReadonlyArray<EventId>]): readonly [RoomId, RoomParams] => [
     roomId,
     { requiredState, timelineLimit: Math.min(TIMELINE_LIMIT_MAX, Math.max(TIMELINE_LIMIT, 2 * length)) }
@@ -538,7 +555,11 @@ const requestOf = ({ ownUserId, sync }: Config, state: State): SyncRequest => {
   }
 }
 
-/** The sliding sync, as long as an event is missing and no surroundings are awaited that may have it. */
+/** Whether the surroundings are going to tell soon of an event that the first sync hasn't brought. */
+const isContextAwaited = ({ context, contextTries }: Item): boolean =>
+  context === "untried" || (context === "asking" && contextTries === 0)
+
+/** The sliding sync: once, and again as long as an event is missing whose surroundings don't come or aren't known. */
 const planSync = (config: Config, state: State): Step => {
   const { fetch } = state
   const missing = state.items.filter(isMissing)
@@ -549,7 +570,7 @@ const planSync = (config: Config, state: State): Step => {
       : [state, []]
   }
   const isDue = fetch.phase === "idle" && fetch.answers < SYNC_ATTEMPTS
-  if (!isDue || (fetch.answers > 0 && missing.some(({ context }) => context === "asking"))) return [state, []]
+  if (!isDue || (fetch.answers > 0 && missing.every(isContextAwaited))) return [state, []]
   const next: Fetch = { ...fetch, phase: "syncing", isLate: false }
   return [{ ...state, fetch: next }, [{ _tag: "Sync", request: requestOf(config, state) }]]
 }
@@ -608,8 +629,9 @@ const ownerWords = ({ keys }: State): string => {
 
 /** What is left when the time is over: as much as is known, and what is missing. */
 const expired = (state: State, item: Item): NotificationResult => {
-  const { decryption, event, reading } = item
-  const failure = state.fetch.failure === undefined ? "" : ` (${state.fetch.failure.message})`
+  const { contextFailure, decryption, event, reading } = item
+  const why = contextFailure ?? state.fetch.failure
+  const failure = why === undefined ? "" : ` (${why.message})`
   if (event === undefined)
     return {
       _tag: "Expired",
@@ -620,8 +642,7 @@ const expired = (state: State, item: Item): NotificationResult => {
     if (decryption?._tag !== "Undecryptable")
       return { _tag: "Expired", missing: ["decryption"], message: "the event was not decrypted in time" }
     const message = `${decryption.message}, and it has not come in time${ownerWords(state)}`
-    const late = judged(state, { ...item, decryption: { ...decryption, message } }, event)
-    return late
+    return judged(state, { ...item, decryption: { ...decryption, message } }, event)
   }
   return judged(state, item, event)
 }
