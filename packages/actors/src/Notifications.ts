@@ -295,7 +295,7 @@ const watchOwner = ({ env }: Resolution, blocker: Lease.Blocker, context: Contex
       random: yield* Random.next,
       ...(isDead && { dead: blocker.holder })
     } as const
-  }).pipe(Effect.scoped, orFail("LeaseFailed"))
+  }).pipe(Effect.scoped, orFail("WatchFailed"))
 
 // --- the actor
 

@@ -79,6 +79,8 @@ export type Input =
   | { readonly _tag: "KeysWaited" }
   /** The owner has let go, or its lease is over; with `dead`, it is gone for certain. */
   | { readonly _tag: "OwnerGone"; readonly dead?: string; readonly random: number }
+  /** The owner is watched no longer, because the store can't be read. */
+  | ({ readonly _tag: "WatchFailed" } & Failed)
 
 export type Command =
   | { readonly _tag: "TryLease"; readonly presumedDead: ReadonlyArray<string> }
@@ -204,8 +206,7 @@ const leaseFailed = (config: SyncConfigShape, attempt: number, { failure, random
 }
 
 const watching = (config: SyncConfigShape, state: Extract<State, { _tag: "Watching" }>, input: Input): Step => {
-  // What watches can fail as well, and has ended then.
-  if (input._tag === "LeaseFailed") return leaseFailed(config, state.attempt, input)
+  if (input._tag === "WatchFailed") return leaseFailed(config, state.attempt, input)
   if (input._tag !== "OwnerGone") return [state, []]
   const attempt = state.attempt + 1
   if (input.dead !== undefined || attempt <= PROMPT_TRIES)

@@ -555,9 +555,9 @@ const requestOf = ({ ownUserId, sync }: Config, state: State): SyncRequest => {
   }
 }
 
-/** Whether the surroundings are going to tell soon of an event that the first sync hasn't brought. */
-const isContextAwaited = ({ context, contextTries }: Item): boolean =>
-  context === "untried" || (context === "asking" && contextTries === 0)
+/** Whether the surroundings decide, or will soon, about an event that the first sync hasn't brought. */
+const isUpToContext = ({ context, contextTries }: Item): boolean =>
+  context === "untried" || context === "forbidden" || (context === "asking" && contextTries === 0)
 
 /** The sliding sync: once, and again as long as an event is missing whose surroundings don't come or aren't known. */
 const planSync = (config: Config, state: State): Step => {
@@ -570,7 +570,7 @@ const planSync = (config: Config, state: State): Step => {
       : [state, []]
   }
   const isDue = fetch.phase === "idle" && fetch.answers < SYNC_ATTEMPTS
-  if (!isDue || (fetch.answers > 0 && missing.every(isContextAwaited))) return [state, []]
+  if (!isDue || (fetch.answers > 0 && missing.every(isUpToContext))) return [state, []]
   const next: Fetch = { ...fetch, phase: "syncing", isLate: false }
   return [{ ...state, fetch: next }, [{ _tag: "Sync", request: requestOf(config, state) }]]
 }
