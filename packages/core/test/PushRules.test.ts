@@ -120,6 +120,7 @@ describe("PushRules paths", () => {
     assert.isTrue(meets(is("content.__proto__.c", "x"), event), "an own property of that name")
     for (const path of ["content.list.0", "content.list.length", "content.body.length", "content.constructor.name"])
       for (const value of ["x", 1, 3, "Object"]) assert.isFalse(meets(is(path, value), event), path)
+    assert.isFalse(meets(is("content.a\\.b.__proto__.__proto__", null), event), "what every object inherits")
     assert.isFalse(meets({ kind: "constructor" }, event))
     assert.isFalse(meets({ kind: "__proto__" }, event))
   })
