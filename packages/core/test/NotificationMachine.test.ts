@@ -99,7 +99,7 @@ const drive = (...requests: ReadonlyArray<NotificationRequest>) => {
     isOver: () => NotificationMachine.isOver(state),
     send,
     /** Sends all, and gives what followed from the last. */
-    then: (...inputs: ReadonlyArray<Input>) => inputs.reduce<ReadonlyArray<Command>>((_, input) => send(input), []),
+    feed: (...inputs: ReadonlyArray<Input>) => inputs.reduce<ReadonlyArray<Command>>((_, input) => send(input), []),
     result: (number: number, roomId = room) => results.get(keyOf(number, roomId)),
     order
   }
@@ -128,7 +128,7 @@ describe("NotificationMachine looks for an event", () => {
   it("asks the homeserver nothing before it knows what the application has stored", () => {
     const machine = drive(push(1), push(2), push(1))
     assert.deepStrictEqual(machine.first, [{ _tag: "ReadStore", wanted: new Map([[room, ["$event1", "$event2"]]]) }])
-    assert.deepStrictEqual(machine.then({ _tag: "SyncLate" }, { _tag: "KeysWaited" }), [])
+    assert.deepStrictEqual(machine.feed({ _tag: "SyncLate" }, { _tag: "KeysWaited" }), [])
     assert.deepStrictEqual(tags(machine.send(nothingStored)), ["Sync"])
   })
 
@@ -148,14 +148,14 @@ describe("NotificationMachine looks for an event", () => {
 
   it("asks for its surroundings at once when the first sync doesn't bring it", () => {
     const machine = drive(push(1))
-    assert.deepStrictEqual(machine.then(nothingStored, synced(told([]))), [asksContext(1)])
+    assert.deepStrictEqual(machine.feed(nothingStored, synced(told([]))), [asksContext(1)])
     machine.send(contextFound(1))
     assert.strictEqual(machine.result(1)?._tag, "Event")
   })
 
   it("looks three times, and at its surroundings twice, before it isn't found", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, synced(told([])))
+    machine.feed(nothingStored, synced(told([])))
     const [second] = machine.send(refused(1))
     assert.isTrue(second?._tag === "Sync" && second.request.timeoutMillis === NotificationMachine.POLL_MILLIS)
     assert.deepStrictEqual(tags(machine.send(synced())), ["Sync"])
@@ -166,14 +166,14 @@ describe("NotificationMachine looks for an event", () => {
 
   it("says that an event isn't found when the homeserver doesn't let this user see it", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, synced(), refused(1, true))
+    machine.feed(nothingStored, synced(), refused(1, true))
     const result = machine.result(1)
     assert.isTrue(result?._tag === "NotFound" && result.message.includes("left the room"))
   })
 
   it("waits for the sync before it says so: an invitation has no surroundings", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, { _tag: "SyncLate" }, refused(1, true))
+    machine.feed(nothingStored, { _tag: "SyncLate" }, refused(1, true))
     assert.isUndefined(machine.result(1))
     machine.send(synced(anInvite(room)))
     const result = machine.result(1)
@@ -201,7 +201,7 @@ describe("NotificationMachine looks for an event", () => {
 
   it("I9: starts afresh at once when the homeserver has forgotten the position", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, synced(told([])))
+    machine.feed(nothingStored, synced(told([])))
     const [again] = machine.send(refused(1))
     assert.isTrue(again?._tag === "Sync" && again.request.pos === "p")
     const commands = machine.send({ _tag: "SyncFailed", ...failed("expired") })
@@ -211,13 +211,13 @@ describe("NotificationMachine looks for an event", () => {
 
   it("one whose surroundings hang doesn't keep the others from being looked for again", () => {
     const machine = drive(push(1), push(2))
-    assert.deepStrictEqual(machine.then(nothingStored, synced()), [asksContext(1), asksContext(2)])
+    assert.deepStrictEqual(machine.feed(nothingStored, synced()), [asksContext(1), asksContext(2)])
     assert.deepStrictEqual(tags(machine.send(refused(2))), ["Sync"])
   })
 
   it("goes on looking for an event whose surroundings fail", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, synced())
+    machine.feed(nothingStored, synced())
     const commands = machine.send({ _tag: "ContextFailed", key: keyOf(1), ...failed("server") })
     assert.deepStrictEqual(tags(commands), ["FetchContext", "Sync"])
     machine.send({ _tag: "DeadlinePassed" })
@@ -246,13 +246,13 @@ describe("NotificationMachine looks for an event", () => {
     machine.send(nothingStored)
     const commands = machine.send({ _tag: "SyncFailed", ...failed("unsupported") })
     assert.deepStrictEqual(commands, [asksContext(1), asksContext(2)])
-    assert.deepStrictEqual(machine.then(contextFound(1), refused(2)), [])
+    assert.deepStrictEqual(machine.feed(contextFound(1), refused(2)), [])
     assert.deepStrictEqual([machine.result(1)?._tag, machine.result(2)?._tag], ["Event", "NotFound"])
   })
 
   it("ends a sync that nobody needs any more", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, synced())
+    machine.feed(nothingStored, synced())
     machine.send({ _tag: "ContextFailed", key: keyOf(1), ...failed("server") })
     assert.deepStrictEqual(tags(machine.send(contextFound(1))), ["AbortSync"])
   })
@@ -262,7 +262,7 @@ describe("NotificationMachine decrypts", () => {
   /** The event is there, and its key isn't. */
   const wantsKey = (...requests: ReadonlyArray<NotificationRequest>) => {
     const machine = drive(...requests)
-    machine.then(nothingStored, synced(told([secret(1), secret(2, "t"), aMessage(3)])))
+    machine.feed(nothingStored, synced(told([secret(1), secret(2, "t"), aMessage(3)])))
     machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: missingKey() })
     return machine
   }
@@ -276,7 +276,7 @@ describe("NotificationMachine decrypts", () => {
     machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: decrypted(secret(1)) })
     assert.strictEqual(machine.result(1)?._tag, "Event")
     assert.isFalse(machine.isOver(), "the second iteration acknowledges")
-    machine.then({ _tag: "Sent", random }, { _tag: "Iterated", tookMillis: 1, heldMillis: 0, isEmpty: true })
+    machine.feed({ _tag: "Sent", random }, { _tag: "Iterated", tookMillis: 1, heldMillis: 0, isEmpty: true })
     assert.deepStrictEqual(tags(machine.send({ _tag: "Sent", random })), ["ReleaseLease"])
     assert.isTrue(machine.isOver())
   })
@@ -295,7 +295,7 @@ describe("NotificationMachine decrypts", () => {
 
   it("tries an event again whose key came while it was being decrypted", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, synced(told([secret(1)])))
+    machine.feed(nothingStored, synced(told([secret(1)])))
     assert.deepStrictEqual(machine.send({ _tag: "KeysCommitted" }), [])
     const commands = machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: missingKey() })
     assert.include(tags(commands), "Decrypt")
@@ -305,7 +305,7 @@ describe("NotificationMachine decrypts", () => {
 
   it("doesn't look for a key when an event is undecryptable for another reason", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, synced(told([secret(1)])))
+    machine.feed(nothingStored, synced(told([secret(1)])))
     const decryption: Decryption = { _tag: "Undecryptable", reason: "Withheld", message: "withheld" }
     assert.deepStrictEqual(machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption }), [])
     const result = machine.result(1)
@@ -314,7 +314,7 @@ describe("NotificationMachine decrypts", () => {
 
   it("gives up on an event at which the decryptor fails three times, and on no other", () => {
     const machine = drive(push(1), push(3))
-    machine.then(nothingStored, synced(told([secret(1), aMessage(3)])))
+    machine.feed(nothingStored, synced(told([secret(1), aMessage(3)])))
     assert.strictEqual(machine.result(3)?._tag, "Event")
     const fails: Input = { _tag: "DecryptFailed", key: keyOf(1), ...failed("crypto") }
     assert.deepStrictEqual(
@@ -346,7 +346,7 @@ describe("NotificationMachine decrypts", () => {
 
   it("judges what was decrypted: a call in an encrypted room is a call, and comes first", () => {
     const machine = drive(push(1), push(2))
-    machine.then(nothingStored, synced(told([secret(1), secret(2)])), {
+    machine.feed(nothingStored, synced(told([secret(1), secret(2)])), {
       _tag: "DecryptAnswered",
       key: keyOf(2),
       decryption: decrypted(secret(2), "m.call.invite")
@@ -360,7 +360,7 @@ describe("NotificationMachine tells", () => {
   it("calls first, then what is urgent, then in the order of the pushes", () => {
     const machine = drive(push(1), { ...push(2), isUrgent: true }, push(3), push(4))
     const call = anEvent(4, { type: "m.call.invite", content: {} })
-    machine.then(nothingStored, synced(told([aMessage(1), aMessage(2), aMessage(3), call])))
+    machine.feed(nothingStored, synced(told([aMessage(1), aMessage(2), aMessage(3), call])))
     assert.deepStrictEqual(
       machine.order,
       [4, 2, 1, 3].map((number) => keyOf(number))
@@ -369,7 +369,7 @@ describe("NotificationMachine tells", () => {
 
   it("invitations in one batch each with their own room, and none that wasn't asked for", () => {
     const machine = drive(push(1), push(2, other))
-    machine.then(nothingStored, synced(anInvite(room), anInvite(other, "@eve:localhost"), anInvite("!third:localhost")))
+    machine.feed(nothingStored, synced(anInvite(room), anInvite(other, "@eve:localhost"), anInvite("!third:localhost")))
     const senders = [machine.result(1), machine.result(2, other)].map((result) =>
       result?._tag === "Event" ? [result.item.kind, result.item.room.roomId, result.item.sender.userId] : result?._tag
     )
@@ -395,7 +395,7 @@ describe("NotificationMachine tells", () => {
         }
       }
     })
-    assert.deepStrictEqual(machine.then(nothingStored, { _tag: "Synced", response }), [
+    assert.deepStrictEqual(machine.feed(nothingStored, { _tag: "Synced", response }), [
       { _tag: "AskThread", key: keyOf(1), roomId: room, rootId: "$root" }
     ])
     machine.send({ _tag: "ThreadAnswered", key: keyOf(1), isSubscribed: true })
@@ -405,7 +405,7 @@ describe("NotificationMachine tells", () => {
 
   it("nothing after the deadline", () => {
     const machine = drive(push(1))
-    machine.then(nothingStored, { _tag: "DeadlinePassed" })
+    machine.feed(nothingStored, { _tag: "DeadlinePassed" })
     const result = machine.result(1)
     assert.isTrue(result?._tag === "Expired" && result.missing.join() === "event")
     assert.deepStrictEqual(machine.send(synced(told([aMessage(1)]))), [])
