@@ -3,9 +3,10 @@
  *
  * A failure is one line on standard error: what happened, to what, and what to do next. With `--json` it is a JSON object on
  * standard output as well, so that a script needs to read one stream only.
+ *
+ * Not here: a command line that can't be understood (`UsageReport.ts`). Programs that must start fast do without.
  */
 import { Console, Effect, Predicate, Runtime, Schema } from "effect"
-import { CliError, CliOutput } from "effect/cli"
 import * as Printable from "../Printable.ts"
 
 /** Exit codes, as `twinloop --help` and the README list them. */
@@ -24,7 +25,9 @@ export const exitCodes = {
   /** No twinloop process runs on the database. */
   notRunning: 6,
   /** The story was played, and something was lost, duplicated, late or unreadable. */
-  story: 7
+  story: 7,
+  /** A notification could not be shown whole. */
+  notification: 8
 } as const
 
 /** A command failed; it ends the process with this code. `printed`: its JSON says so already, and stays the last line. */
@@ -76,41 +79,15 @@ const messageOf = (error: unknown): string =>
     ? error.message
     : String(error)
 
-/** Whether the command line shows help because it was used wrongly, and not because somebody asked for it. */
-const isMisuse = (error: CliError.CliError): boolean => error._tag !== "ShowHelp" || error.errors.length > 0
-
-const printJson = (error: string, exitCode: number): Effect.Effect<void> =>
+/** The last line of a command with `--json` that failed. */
+export const printJson = (error: string, exitCode: number): Effect.Effect<void> =>
   Console.log(JSON.stringify({ ok: false, error, exitCode }))
 
-const reportUsage = Effect.fnUntraced(function* (json: boolean, error: CliError.CliError) {
-  const details = error._tag === "ShowHelp" ? error.errors.map(({ message }) => message).join("; ") : ""
-  const message = details === "" ? error.message : details
-  const exitCode = isMisuse(error) ? exitCodes.usage : exitCodes.ok
-  if (json && isMisuse(error)) yield* printJson(message, exitCode)
-  return yield* new CommandFailed({ message, exitCode })
-})
-
-/**
- * Shows help where it was asked for on standard output, and with an error on standard error, as all about an error.
- * Standard output belongs to the result, above all to JSON.
- */
-export const presenter: CliOutput.Presenter = {
-  present: (event) =>
-    event._tag === "InvalidInvocation"
-      ? Effect.updateService(CliOutput.defaultPresenter.present(event), Console.Console, (console) => ({
-          ...console,
-          log: (...words: ReadonlyArray<unknown>) => console.error(...words),
-          error: (...words: ReadonlyArray<unknown>) => console.error(...words)
-        }))
-      : CliOutput.defaultPresenter.present(event)
-}
-
-/** Says what went wrong, and fails with the exit code. Usage errors have been shown by the command line itself. */
+/** Says what went wrong, and fails with the exit code. */
 export const report =
   (json: boolean) =>
   (error: unknown): Effect.Effect<never, CommandFailed> =>
     Effect.gen(function* () {
-      if (CliError.isCliError(error)) return yield* reportUsage(json, error)
       const failed = new CommandFailed({ message: messageOf(error), exitCode: of(error) })
       yield* Console.error(`twinloop: ${Printable.lines(failed.message)}`)
       const isPrinted = error instanceof CommandFailed && error.printed === true

@@ -21,8 +21,7 @@ export const keyFile = Flag.String("key-file").pipe(
   Flag.optional
 )
 
-/** The key file that goes with a database unless another one is named. */
-export const keyFileOf = (database: string): string => `${database}.key`
+export { keyFileOf } from "./NotifyInput.ts"
 
 /** Machine-readable output. */
 export const json = Flag.Boolean("json").pipe(
@@ -36,6 +35,15 @@ export const deadline = Flag.Int("deadline").pipe(
   Flag.withDescription("How long to wait for quiet, in milliseconds; what isn't finished then is named. Default: 5000"),
   Flag.withSchema(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0, { message: "0 or more milliseconds" }))),
   Flag.withDefault(5_000)
+)
+
+/** Where notifications are shown. */
+export const sinks = Flag.String("sink").pipe(
+  Flag.withMetavar("SINK"),
+  Flag.withDescription(
+    "Where to show: terminal, desktop, jsonl:FILE or webhook:URL (signed with TWINLOOP_WEBHOOK_SECRET if that is set); repeat it for more. Default: terminal, or nothing but JSON with --json"
+  ),
+  Flag.atLeast(0)
 )
 
 /** Ties the process to the one that started it; `more` says what else standard input is for. */

@@ -1,7 +1,7 @@
 /** `twinloop run`: follows an account until stopped, and prints what happens. */
 import { Inbox, SyncService } from "@twinloop/actors"
 import { EventDecryptor, RoomList, SupervisionPolicy, type SyncStore } from "@twinloop/core"
-import { Clock, Console, Deferred, Effect, FileSystem, Layer, Option, Ref, Schedule, Schema, Stream } from "effect"
+import { Clock, Console, Deferred, Effect, Layer, Option, Ref, Schedule, Schema, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as ControlServer from "../control/ControlServer.ts"
 import { StoreKey } from "../crypto/StoreKey.ts"
@@ -10,6 +10,7 @@ import * as Twinloop from "../Twinloop.ts"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
 import { CommandFailed, exitCodes } from "./ExitCode.ts"
 import * as Flags from "./Flags.ts"
+import * as KnownAccount from "./KnownAccount.ts"
 import * as MonotonicClock from "./MonotonicClock.ts"
 import * as Output from "./Output.ts"
 import * as Parent from "./Parent.ts"
@@ -194,28 +195,6 @@ const failWhenTerminal = Effect.fnUntraced(function* <A>(endLoops: Effect.Effect
   })
 })
 
-/** The database that `run` follows must be there: a mistyped name makes no new one. */
-const requireDatabase = Effect.fnUntraced(function* (database: string) {
-  const fs = yield* FileSystem.FileSystem
-  // A path that can't be looked at is explained when it is opened.
-  if (yield* Effect.orElseSucceed(fs.exists(database), () => true)) return
-  return yield* new CommandFailed({
-    message: `There is no database ${database}, so nobody is logged in there. ${howToLogIn(database)}`,
-    exitCode: exitCodes.login
-  })
-})
-
-const howToLogIn = (database: string): string =>
-  `Check the name, or log in: twinloop login HOMESERVER --user NAME --database ${database}`
-
-const sayWhere = (database: string) => () =>
-  Effect.fail(
-    new CommandFailed({
-      message: `Nobody is logged in here: ${database} holds no login. ${howToLogIn(database)}`,
-      exitCode: exitCodes.login
-    })
-  )
-
 export const runCommand = Command.make(
   "run",
   {
@@ -243,10 +222,10 @@ export const runCommand = Command.make(
     const keyFile = Option.getOrElse(input.keyFile, () => Flags.keyFileOf(database))
     const encryption = StoreKey.layerFile(keyFile)
     return Effect.andThen(
-      requireDatabase(database),
+      KnownAccount.requireDatabase(database),
       follow({ ...input, keyFile }).pipe(
         Effect.provide(Layer.merge(Twinloop.layer({ database, encryption, config: { role } }), Lifecycle.layerSignals)),
-        Effect.catchTag("NotLoggedIn", sayWhere(database))
+        Effect.catchTag("NotLoggedIn", KnownAccount.sayWhere(database))
       )
     )
   }

@@ -5,16 +5,18 @@ import { Effect, Logger } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import * as BrokenPipe from "./BrokenPipe.ts"
 import { devCommand } from "./DevCommand.ts"
-import * as ExitCode from "./ExitCode.ts"
 import { homeserverCommand } from "./HomeserverCommand.ts"
 import { loginCommand } from "./LoginCommand.ts"
+import { notifyCommand } from "./NotifyCommand.ts"
 import { leaseCommand, resumeCommand, statusCommand, stopCommand, suspendCommand } from "./ProcessCommands.ts"
 import { runCommand } from "./RunCommand.ts"
+import * as UsageReport from "./UsageReport.ts"
 
 const exitCodes = [
   "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not logged in or login refused; 4 the database can't be used;",
   "5 the homeserver can't be reached, lacks sliding sync, or its port is taken; 6 no process runs on the database;",
-  "7 the story found a loss, a duplicate, a delay or an unreadable message; 130 and 143 ended at once by a second SIGINT or SIGTERM."
+  "7 the story found a loss, a duplicate, a delay or an unreadable message; 8 a notification could not be shown",
+  "whole; 130 and 143 ended at once by a second SIGINT or SIGTERM."
 ].join("\n")
 
 const twinloop = Command.make("twinloop").pipe(
@@ -36,7 +38,8 @@ const twinloop = Command.make("twinloop").pipe(
     leaseCommand,
     suspendCommand,
     resumeCommand,
-    stopCommand
+    stopCommand,
+    notifyCommand
   ])
 )
 
@@ -45,9 +48,9 @@ BrokenPipe.watch()
 const json = process.argv.includes("--json")
 
 Command.run(twinloop, { version: "0.1.0" }).pipe(
-  Effect.catch(ExitCode.report(json)),
+  Effect.catch(UsageReport.report(json)),
   Effect.provide(NodeServices.layer),
-  Effect.provideService(CliOutput.Presenter, ExitCode.presenter),
+  Effect.provideService(CliOutput.Presenter, UsageReport.presenter),
   // Standard output belongs to the result, above all to JSON.
   Effect.provideService(Logger.LogToStderr, true),
   NodeRuntime.runMain

@@ -63,8 +63,10 @@ export const recordOf = (resolved: NotificationClient.Resolved, atMillis: number
   }
 }
 
-/** The record in one line, without the line's end. */
+/** A record, or one with more in it, in one line without the line's end. */
+export const stringify = <Record extends SinkRecord>(record: Record): string =>
+  JSON.stringify(record, (_key, value: unknown) => (typeof value === "string" ? cut(value) : value))
+
+/** The record of what a push came to, in one line. */
 export const jsonOf = (resolved: NotificationClient.Resolved, atMillis: number): string =>
-  JSON.stringify(recordOf(resolved, atMillis), (_key, value: unknown) =>
-    typeof value === "string" ? cut(value) : value
-  )
+  stringify(recordOf(resolved, atMillis))
