@@ -170,7 +170,9 @@ describe("HomeserverModel pushes", () => {
   })
 
   it("are of encrypted events, with a high priority", () => {
-    const { send, take } = makeWorld()
+    const { state, bob, send, take } = makeWorld()
+    const quiet = { kind: "underride", ruleId: ".m.rule.encrypted_room_one_to_one" }
+    get(Model.changePushRule(state, bob.user, quiet, { actions: ["notify"] }))
     send("m.room.encrypted", { algorithm: "m.megolm.v1.aes-sha2", ciphertext: "x" })
     assert.strictEqual(notification(take()).prio, "high")
   })
@@ -228,6 +230,25 @@ describe("HomeserverModel pushes", () => {
     assert.deepStrictEqual(drain(), [])
     read(last)
     assert.deepStrictEqual(drain(), [])
+  })
+
+  it("don't tell an unread count that the gateway was told with an event meanwhile", () => {
+    const { state, bob, roomId, say, take, next, answer } = makeWorld()
+    const first = say("a")
+    answer(take(), [])
+    say("b")
+    const second = take()
+    get(Model.setPusher(state, bob, pusherOf("fresh"), 0))
+    say("c")
+    const fresh = take()
+    assert.strictEqual(fresh.pushKey, "fresh")
+    // The gateway of the fresh one was told nothing yet, and the room stays unread.
+    get(Model.setReceipt(state, bob, { roomId, type: "m.read", eventId: first }, 0))
+    answer(fresh)
+    answer(second)
+    const third = take()
+    assert.deepStrictEqual([third.pushKey, third.action === undefined], ["key", false])
+    assert.notProperty(next(), "body")
   })
 
   it("are tried again after 1, 2, 4, … seconds, at most an hour apart, the same event first", () => {

@@ -129,7 +129,7 @@ export const eventRead = (state: ModelState, user: User, room: Room, eventId: Ev
   if (userRoom !== undefined && read?.room === room)
     userRoom.unread = userRoom.unread.slice(firstAfter(userRoom.unread, read.stored.stream))
   const count = unreadCount(user)
-  for (const pusher of user.pushers.values()) if (pusher.toldUnread !== count) pusher.isBadgeDue = true
+  for (const pusher of user.pushers.values()) pusher.isBadgeDue = pusher.toldUnread !== count
   if (user.pushers.size > 0) changed(state)
 }
 
@@ -171,7 +171,7 @@ const made = (user: User, pusher: StoredPusher, action: PushAction | undefined):
 /** The next thing that a pusher sends, or when it will. The unread count waits for no event that can't be delivered. */
 const nextOf = (user: User, pusher: StoredPusher, nowMillis: number): Push | NothingToPush => {
   if (pusher.isBusy) return { untilMillis: undefined }
-  if (pusher.isBadgeDue && unreadCount(user) !== pusher.toldUnread) return made(user, pusher, undefined)
+  if (pusher.isBadgeDue) return made(user, pusher, undefined)
   const action = pusher.queue[0]
   if (action === undefined) return { untilMillis: undefined }
   const { failure } = pusher
@@ -234,8 +234,9 @@ export const pushAnswered = (state: ModelState, push: Push, rejected: ReadonlyAr
   withPusher(state, push, (user, pusher) => {
     if (push.action === undefined) return
     done(pusher, push.action)
-    if (rejected.includes(push.pushKey)) removePusher(user, pusher)
-    else pusher.toldUnread = push.unread
+    if (rejected.includes(push.pushKey)) return removePusher(user, pusher)
+    pusher.toldUnread = push.unread
+    pusher.isBadgeDue &&= unreadCount(user) !== push.unread
   })
 
 /** The gateway has not taken a push: it is tried again later, and given up after a day. */
