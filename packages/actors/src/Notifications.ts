@@ -276,6 +276,12 @@ const ownerGone = Effect.fnUntraced(function* (env: Env, blocker: Lease.Blocker,
   )
 })
 
+/** Whether the stream isn't that owner's any more: who let go between the try and the watch was not heard. */
+const hasMoved = (env: Env, blocker: Lease.Blocker) =>
+  Effect.scoped(
+    Effect.map(env.lease.tryTake, (tried) => tried._tag === "Taken" || tried.blocker.holder !== blocker.holder)
+  )
+
 /** Follows an owner: tells of the keys that it commits, and of its end. */
 const watchOwner = ({ env }: Resolution, blocker: Lease.Blocker, context: Context) =>
   Effect.gen(function* () {
@@ -289,7 +295,9 @@ const watchOwner = ({ env }: Resolution, blocker: Lease.Blocker, context: Contex
       const input: Input = { _tag: "KeysCommitted", ...(any ? {} : { sessions: new Set(sessions) }) }
       return any || sessions.length > 0 ? Effect.flatMap(stamp(input), context.send) : Effect.void
     })
-    const isDead = yield* Effect.raceFirst(ownerGone(env, blocker, signal), Effect.forever(tell))
+    const isDead = (yield* hasMoved(env, blocker))
+      ? false
+      : yield* Effect.raceFirst(ownerGone(env, blocker, signal), Effect.forever(tell))
     return {
       _tag: "OwnerGone",
       random: yield* Random.next,

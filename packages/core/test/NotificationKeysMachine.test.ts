@@ -164,7 +164,7 @@ describe("NotificationKeysMachine", () => {
     it("at once when it only waits for something new", () => {
       const machine = drive()
       machine.own()
-      machine.send(iterated(), sent, iterated(), sent)
+      machine.send(iterated(), sent)
       assert.deepStrictEqual(tags(machine.send(wanted)), ["ReleaseLease", "TryLease"])
     })
 

@@ -10,7 +10,8 @@
  *
  * Gotchas: who owns the stream makes two iterations at least, whether or not the first brings the key: the second one
  * acknowledges what the first has stored, and brings the effects of what was sent after it. A process that needs the stream
- * soon is yielded to after the iteration that is being made, and then watched like any other owner.
+ * soon is yielded to after the iteration that is being made, or at once when that only waits for something new, and then
+ * watched like any other owner.
  *
  * Not here: which events wait for keys (`NotificationMachine.ts`), the fenced commit (`ExtensionLoopMachine.ts` describes the
  * same loop in the long run).
@@ -44,8 +45,8 @@ export type State =
   | { readonly _tag: "Idle" }
   /** The lease is being tried. */
   | { readonly _tag: "Trying"; readonly attempt: number }
-  /** A request is on its way, or its response is being applied. */
-  | ({ readonly _tag: "Iterating" } & Owning)
+  /** A request is on its way, or its response is being applied. `holds`: the homeserver may wait before it answers. */
+  | ({ readonly _tag: "Iterating"; readonly holds: boolean } & Owning)
   /** The response is applied: what the end-to-end machine wants sent is being sent, and events are tried again. */
   | ({ readonly _tag: "Sending"; readonly isSent: boolean } & Owning)
   /** The connection's position is being dropped. */
@@ -116,10 +117,11 @@ const tryLease = (attempt: number, presumedDead: ReadonlyArray<string> = []): St
 
 const iterate = (config: SyncConfigShape, owning: Owning, need: Need): Step => {
   // The first one is answered at once; the others wait for what is still missing.
-  const holds = owning.iterations > 0 && need.awaiting > 0
-  const timeoutMillis = holds ? Math.max(0, Math.min(config.pollTimeoutMillis, need.remainingMillis)) : 0
+  const waits = owning.iterations > 0 && need.awaiting > 0
+  const timeoutMillis = waits ? Math.max(0, Math.min(config.pollTimeoutMillis, need.remainingMillis)) : 0
   const { attempt, hasty, isWanted, iterations } = owning
-  return [{ _tag: "Iterating", iterations, attempt, hasty, isWanted }, [{ _tag: "Iterate", timeoutMillis }]]
+  const holds = timeoutMillis > 0
+  return [{ _tag: "Iterating", holds, iterations, attempt, hasty, isWanted }, [{ _tag: "Iterate", timeoutMillis }]]
 }
 
 /** Gives the stream back; then waits for its next owner if a key is still missing. */
@@ -170,8 +172,8 @@ const owned = (config: SyncConfigShape, state: Extract<State, Owning>, input: In
       return release(need)
     case "LeaseWanted": {
       const wanted = { ...state, isWanted: true }
-      // An iteration that is being made ends first: it may be at its commit. One that waits for something new is let go.
-      const isIdle = state._tag === "Resting" || (state._tag === "Iterating" && state.iterations >= ITERATIONS)
+      // One that is answered at once ends first. One that waits for something new is let go: what comes reaches the next owner.
+      const isIdle = state._tag === "Resting" || (state._tag === "Iterating" && state.holds)
       return isIdle ? release(need) : [wanted, []]
     }
     case "IterateFailed":
