@@ -396,22 +396,30 @@ const resolution = Effect.fnUntraced(function* (
     interpret: (command, context) => interpret(kept)(command, context as Context)
   })
   yield* actor.send("Start")
-  const nowMillis = yield* Clock.currentTimeMillis
-  const deadline = Effect.sleep(Math.max(0, deadlineMillis - nowMillis)).pipe(
-    Effect.andThen(stamp({ _tag: "DeadlinePassed" })),
-    Effect.flatMap(actor.send)
-  )
-  yield* Effect.forkScoped(deadline)
+  // Not by the mailbox: who waits for a result at the deadline doesn't wait for a command that takes long.
+  const deadline = Effect.gen(function* () {
+    yield* Effect.sleep(Math.max(0, deadlineMillis - (yield* Clock.currentTimeMillis)))
+    const { input, now } = yield* stamp({ _tag: "DeadlinePassed" })
+    const [ended] = NotificationMachine.step(env.machine, yield* actor.state, input, now)
+    for (const { key, result } of NotificationMachine.results(ended)) yield* emit(key, result)
+  })
   // The state is published before its commands are interpreted: what is over has also been told.
   const over = Effect.andThen(
     Stream.runDrain(Stream.takeUntil(actor.changes, NotificationMachine.isOver)),
     Deferred.await(told)
   )
-  yield* Effect.raceFirst(over, Effect.flatMap(actor.crashed, Effect.failCause))
+  yield* Effect.raceAllFirst([over, deadline, Effect.flatMap(actor.crashed, Effect.failCause)])
 }, Effect.scoped)
 
-/** What a push comes to when we have met a defect: shown as such, since a push is never lost without a word. */
-const broken = (cause: Cause.Cause<never>): NotificationItem.NotificationResult => {
+/** What a push comes to that is left without a result, which is told as well, since a push is never lost without a word. */
+const leftOver = (exit: Exit.Exit<void>): NotificationItem.NotificationResult => {
+  if (Exit.isSuccess(exit) || !Cause.hasDies(exit.cause))
+    return {
+      _tag: "Expired",
+      missing: ["event"],
+      message: "the notification client was closed before the push was resolved"
+    }
+  const { cause } = exit
   const message = `resolving the push met a defect, which is a bug: ${Cause.squash(cause)}`
   return { _tag: "Failed", failure: { class: "defect", message }, message }
 }
@@ -457,15 +465,12 @@ const make = Effect.gen(function* () {
     const deadline = Duration.toMillis(options.deadline ?? config.notificationDeadlineMillis)
     const deadlineMillis = (yield* Clock.currentTimeMillis) + deadline
     const resolving = resolution(env, requests, deadlineMillis, emit, told).pipe(
-      Effect.onExit((exit) =>
-        Exit.isFailure(exit) && Cause.hasDies(exit.cause)
-          ? Effect.forEach([...open.keys()], (key) => emit(key, broken(exit.cause)), { discard: true })
-          : finish
-      )
+      Effect.onExit((exit) => Effect.forEach([...open.keys()], (key) => emit(key, leftOver(exit)), { discard: true }))
     )
-    const fiber = yield* FiberSet.run(running, resolving)
     // Who stops listening before the last result ends the resolution; the work on the stream that is left goes on.
-    yield* Effect.addFinalizer(() => (open.size > 0 ? Fiber.interrupt(fiber) : Effect.void))
+    yield* Effect.acquireRelease(FiberSet.run(running, resolving), (fiber) =>
+      open.size > 0 ? Fiber.interrupt(fiber) : Effect.void
+    )
     return Stream.fromQueue(results)
   })
 

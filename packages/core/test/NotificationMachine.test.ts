@@ -107,7 +107,7 @@ const drive = (...requests: ReadonlyArray<NotificationRequest>) => {
 
 const tags = (commands: ReadonlyArray<Command>) => commands.map(({ _tag }) => _tag)
 const asksContext = (number: number, millis = 0, roomId = room) => ({
-  _tag: "FetchContext",
+  _tag: "FetchContext" as const,
   key: keyOf(number, roomId),
   ...push(number, roomId),
   millis

@@ -582,12 +582,15 @@ const rank = (state: State, { event, decryption, request }: Item): number => {
   return request.isUrgent === true ? 1 : 2
 }
 
+/** All results so far, in the order in which they are told. */
+export const results = (state: State): ReadonlyArray<{ readonly key: Key; readonly result: NotificationResult }> =>
+  state.items
+    .toSorted((one, two) => rank(state, one) - rank(state, two))
+    .flatMap(({ key, result }) => (result === undefined ? [] : [{ key, result }]))
+
 const emits = (before: State, after: State): ReadonlyArray<Command> => {
-  const known = new Set(before.items.filter(hasResult).map(({ key }) => key))
-  return after.items
-    .filter((item) => hasResult(item) && !known.has(item.key))
-    .toSorted((one, two) => rank(after, one) - rank(after, two))
-    .map(({ key, result }) => ({ _tag: "Emit", key, result: result! }))
+  const known = new Set(results(before).map(({ key }) => key))
+  return results(after).flatMap((one): ReadonlyArray<Command> => (known.has(one.key) ? [] : [{ _tag: "Emit", ...one }]))
 }
 
 /** Begins what is wanting. */
@@ -692,10 +695,10 @@ const takeIn = (config: Config, state: State, input: Input, now: Now): Step => {
   }
 }
 
-/** What follows from an input. Late answers change nothing, and after the deadline nothing follows. */
+/** What follows from an input, results first. Late answers change nothing, and after the deadline nothing follows. */
 export const step = (config: Config, state: State, input: Input, now: Now): Step => {
   if (state.deadlinePassed) return [state, []]
   const [taken, first] = takeIn(config, state, input, now)
   const [planned, more] = taken.deadlinePassed ? [taken, []] : planAll(config, taken, now)
-  return [planned, [...first, ...more, ...emits(state, planned)]]
+  return [planned, [...emits(state, planned), ...first, ...more]]
 }
