@@ -205,12 +205,13 @@ const handle = (env: Env): Effect.Effect<Response, never, HttpServerRequest.Http
 
 // --- listening
 
-const loopback = new BlockList()
-loopback.addSubnet("127.0.0.0", 8)
-loopback.addAddress("::1", "ipv6")
-
-const isLoopback = (host: string): boolean =>
-  host === "localhost" || (isIP(host) !== 0 && loopback.check(host, isIP(host) === 6 ? "ipv6" : "ipv4"))
+/** Whether only this machine can reach an address. A name may mean anything, but for the one. */
+const isLoopback = (host: string): boolean => {
+  const loopback = new BlockList()
+  loopback.addSubnet("127.0.0.0", 8)
+  loopback.addAddress("::1", "ipv6")
+  return host === "localhost" || (isIP(host) !== 0 && loopback.check(host, isIP(host) === 6 ? "ipv6" : "ipv4"))
+}
 
 const isReachable = (host: string, port: number): CannotListen =>
   new CannotListen({
@@ -235,12 +236,7 @@ const close = (env: Env, node: Server): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     env.isClosing = true
     node.close(() => resume(Effect.void))
-  }).pipe(
-    // A finalizer can't be interrupted, and so not be timed out, unless it says so.
-    Effect.interruptible,
-    Effect.timeoutOption(CLOSING_MILLIS),
-    Effect.andThen(Effect.sync(() => node.closeAllConnections()))
-  )
+  }).pipe(Effect.timeoutOption(CLOSING_MILLIS), Effect.andThen(Effect.sync(() => node.closeAllConnections())))
 
 const make = Effect.fnUntraced(function* ({
   allowRemote = false,
