@@ -18,6 +18,7 @@ export * as NotificationKeysMachine from "./notification/NotificationKeysMachine
 export * as NotificationMachine from "./notification/NotificationMachine.ts"
 export * as NotificationSink from "./notification/NotificationSink.ts"
 export * as NotificationText from "./notification/NotificationText.ts"
+export * as PushDaemonMachine from "./notification/PushDaemonMachine.ts"
 export * as PushNotification from "./notification/PushNotification.ts"
 export * as ListDiff from "./rooms/ListDiff.ts"
 export * as Room from "./rooms/Room.ts"

@@ -9,6 +9,8 @@ import { homeserverCommand } from "./HomeserverCommand.ts"
 import { loginCommand } from "./LoginCommand.ts"
 import { notifyCommand } from "./NotifyCommand.ts"
 import { leaseCommand, resumeCommand, statusCommand, stopCommand, suspendCommand } from "./ProcessCommands.ts"
+import { pushCommand } from "./PushCommands.ts"
+import { pushDaemonCommand } from "./PushDaemonCommand.ts"
 import { runCommand } from "./RunCommand.ts"
 import * as UsageReport from "./UsageReport.ts"
 
@@ -39,7 +41,9 @@ const twinloop = Command.make("twinloop").pipe(
     suspendCommand,
     resumeCommand,
     stopCommand,
-    notifyCommand
+    notifyCommand,
+    pushDaemonCommand,
+    pushCommand
   ])
 )
 
