@@ -24,6 +24,7 @@ import type {
 import { whyNotStateEvent } from "../matrix/MatrixEvent.ts"
 import * as PushRules from "../matrix/PushRules.ts"
 import { emptyRoomUpdate, type Hero, type RoomUpdate, type SyncResponse } from "../matrix/SlidingSync.ts"
+import { countServiceMembers } from "../rooms/DisplayName.ts"
 import type { Room } from "../rooms/Room.ts"
 import { directRooms } from "../rooms/RoomExtensions.ts"
 import * as RoomState from "../rooms/RoomState.ts"
@@ -224,7 +225,7 @@ export const senderOf = (facts: Facts, roomId: RoomId, userId: UserId): Notifica
 
 /** Service members take part in no conversation, so they aren't counted (MSC4171). */
 const countedWithout = (room: Room, ownUserId: UserId): number =>
-  Math.max(1, room.joinedCount - (room.serviceMembers ?? []).filter((userId) => userId !== ownUserId).length)
+  Math.max(1, room.joinedCount - countServiceMembers(room, ownUserId))
 
 const joinRuleOf = ({ state }: RoomFacts): string | undefined =>
   text(state.get("m.room.join_rules")?.content ?? {}, "join_rule") ?? undefined

@@ -50,19 +50,24 @@ const concatenate = (names: ReadonlyArray<string>, others: number): string => {
   return names.length === 1 ? `${names[0]}` : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`
 }
 
+const countOthers = ({ invitedCount, joinedCount }: NameInputs): number => joinedCount + invitedCount - 1
+
 /**
- * How many members there are besides the user and the service members.
+ * How many service members there are, the user left out (MSC4171).
  *
  * The homeserver counts service members too, and doesn't say which of them are in the room. Where the heroes are all
  * the others, it is those among them; where they are only a few of many, all of them are taken to be there.
  */
-const otherMembers = (inputs: NameInputs, ownUserId: UserId): number => {
-  const others = inputs.joinedCount + inputs.invitedCount - 1
+export const countServiceMembers = (inputs: NameInputs, ownUserId: UserId): number => {
   const service = (inputs.serviceMembers ?? []).filter((userId) => userId !== ownUserId)
   const heroIds = new Set(inputs.heroes.map((hero) => hero.userId))
-  const present = others <= heroIds.size ? service.filter((userId) => heroIds.has(userId)) : service
-  return others - present.length
+  const present = countOthers(inputs) <= heroIds.size ? service.filter((userId) => heroIds.has(userId)) : service
+  return present.length
 }
+
+/** How many members there are besides the user and the service members. */
+const otherMembers = (inputs: NameInputs, ownUserId: UserId): number =>
+  countOthers(inputs) - countServiceMembers(inputs, ownUserId)
 
 const inviteName = (inputs: NameInputs, heroes: ReadonlyArray<Hero>): string => {
   const { inviter, inviterDisplayName, isDirect } = inputs.invite ?? { isDirect: false }
