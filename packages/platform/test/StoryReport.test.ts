@@ -4,6 +4,30 @@ import * as Report from "../src/story/Report.ts"
 
 const numbers = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, index) => index + 1)
 
+const pushedAs = (as: Report.Case, count: number): ReadonlyArray<Report.Pushed> =>
+  numbers(count).map((number) => ({
+    as,
+    roomId: `!${as}:hs`,
+    eventId: `$${as}${number}`,
+    body: `${as} ${number}`,
+    acceptedAtMillis: 1_000
+  }))
+
+const pushed = [...pushedAs("busy", 1), ...pushedAs("free", 1), ...pushedAs("stale", 1), ...pushedAs("burst", 12)]
+
+const shownOf = ({ body, eventId }: Report.Pushed): Report.Shown => ({
+  eventId,
+  result: "Event",
+  body: `⚠ Bob: ${body}`,
+  atMillis: 1_250
+})
+
+const shown = pushed.map(shownOf)
+
+/** What it comes to when the notification of one message is another one, or several. */
+const withShown = (change: (one: Report.Shown) => ReadonlyArray<Report.Shown>): Report.Notifications =>
+  Report.notifications(pushed, [...change(shown[0]!), ...shown.slice(1)])
+
 const good: Report.Story = {
   homeserver: "dev",
   rooms: 205,
@@ -19,6 +43,7 @@ const good: Report.Story = {
     fetched: 3,
     oneTimeKeyConflicts: 0
   },
+  notifications: Report.notifications(pushed, shown),
   handover: { releaseMillis: [20], killMillis: [25] },
   suspend: { quietMillis: 9, quiet: true, openConnections: 0 },
   exitCodes: [0, 0],
@@ -71,6 +96,48 @@ describe("Report.longestGap", () => {
   })
 })
 
+describe("Report.notifications", () => {
+  it("counts what was pushed and shown, and how long each took", () => {
+    assert.deepStrictEqual(Report.notifications(pushed, shown), {
+      pushed: 15,
+      shown: 15,
+      undecrypted: 0,
+      late: 0,
+      duplicated: 0,
+      unasked: 0,
+      millis: { busy: [250], free: [250], stale: [250], burst: Array.from({ length: 12 }, () => 250) },
+      daemonSaid: []
+    })
+  })
+
+  it("tells what was shown as encrypted, with other words, twice, and never", () => {
+    const encrypted = withShown((one) => [{ ...one, result: "Undecrypted", body: "Bob sent an encrypted message." }])
+    assert.deepInclude(encrypted, { shown: 14, undecrypted: 1, late: 0 })
+    const altered = withShown((one) => [{ ...one, body: "Bob: busy 11" }])
+    assert.deepInclude(altered, { shown: 14, undecrypted: 0, late: 0 })
+    assert.deepInclude(
+      withShown((one) => [one, one]),
+      { shown: 14, duplicated: 1, late: 0 }
+    )
+    const never = withShown(() => [])
+    assert.deepInclude(never, { shown: 14, late: 1, duplicated: 0 })
+    assert.deepStrictEqual(never.millis.busy, [])
+    const muted = withShown((one) => [one, { ...one, eventId: "$muted" }])
+    assert.deepInclude(muted, { shown: 15, unasked: 1 })
+  })
+
+  it("is never negative where a push was faster than the answer to whoever sent the message", () => {
+    assert.deepStrictEqual(withShown((one) => [{ ...one, atMillis: 990 }]).millis.busy, [0])
+  })
+
+  it("has the last words of the daemon only if something is missing", () => {
+    assert.deepStrictEqual(Report.notifications(pushed, shown, ["a warning"]).daemonSaid, [])
+    const found = Report.notifications(pushed, shown.slice(1), ["it broke"])
+    assert.deepStrictEqual(found.daemonSaid, ["it broke"])
+    assert.include(Report.failures({ ...good, notifications: found }).join("; "), "it broke")
+  })
+})
+
 describe("Report.failures", () => {
   it("finds none in a story that kept everything", () => {
     assert.deepStrictEqual(Report.failures(good), [])
@@ -99,6 +166,21 @@ describe("Report.failures", () => {
     ["a late take-over", { handover: { ...good.handover, killMillis: [Report.bounds.killMillis + 1] } }],
     ["a slow suspension", { suspend: { ...good.suspend, quietMillis: Report.bounds.quietMillis + 1 } }],
     ["a gap in the extension loop", { extensionLongestGapMillis: Report.bounds.extensionGapMillis + 1 }],
+    ["a notification that never came", { notifications: withShown(() => []) }],
+    [
+      "a notification that came late",
+      {
+        notifications: withShown((one) => [{ ...one, atMillis: 1_001 + Report.bounds.notificationMillis }])
+      }
+    ],
+    ["a notification that was shown twice", { notifications: withShown((one) => [one, one]) }],
+    [
+      "a notification of an encrypted message",
+      { notifications: withShown((one) => [{ ...one, result: "Undecrypted" }]) }
+    ],
+    ["a notification with other words", { notifications: withShown((one) => [{ ...one, body: "Bob: something" }]) }],
+    ["a notification of a muted room", { notifications: withShown((one) => [one, { ...one, eventId: "$muted" }]) }],
+    ["a case in which nothing was pushed", { notifications: Report.notifications(pushed.slice(1), shown.slice(1)) }],
     ["a late last event", { lastEventMillis: Report.bounds.lastEventMillis + 1 }]
   ]
   it.each(broken)("finds %s", (_, change) => {

@@ -9,7 +9,7 @@ import * as Output from "./Output.ts"
 
 const intro = [
   "One account, two processes, one SQLite file. Another user keeps writing, encrypted; the processes are suspended, killed and cut off.",
-  "At the end: is every to-device event in the inbox exactly once, and in order? Can every message be decrypted?",
+  "At the end: is every to-device event in the inbox exactly once, and in order? Can every message be decrypted? Was each push shown?",
   ""
 ]
 

@@ -6,6 +6,7 @@
  * Not here: what is around them (`Story.ts`), the bounds (`Report.ts`).
  */
 import { MainSync } from "@twinloop/actors"
+import type { MatrixEvent } from "@twinloop/core"
 import { Effect, Option } from "effect"
 import * as MonotonicClock from "../cli/MonotonicClock.ts"
 import type { Progress } from "../cli/Output.ts"
@@ -43,6 +44,10 @@ export interface World {
   readonly alice: AccountSession
   readonly bob: Bob
   readonly sender: Sender.Sender
+  /** Rooms to which Bob writes all the time. */
+  readonly noisy: ReadonlyArray<MatrixEvent.RoomId>
+  /** Rooms to which he writes for the notifications alone. */
+  readonly notified: ReadonlyArray<MatrixEvent.RoomId>
   readonly startedAtMillis: number
 }
 
@@ -80,10 +85,11 @@ const owns = (event: RunEvent): boolean =>
 
 const isInbox = (event: RunEvent): boolean => event.event === "inbox"
 
-const ms = (millis: number): string => (millis < 10 ? `${millis.toFixed(1)} ms` : `${Math.round(millis)} ms`)
+/** A time, for people. */
+export const ms = (millis: number): string => (millis < 10 ? `${millis.toFixed(1)} ms` : `${Math.round(millis)} ms`)
 
 /** What an operator would type in another terminal. */
-const control = <A>(
+export const control = <A>(
   world: World,
   app: AppProcess.AppProcess,
   ask: (client: ControlClient.ControlClient) => Effect.Effect<A, ControlClient.ControlError>

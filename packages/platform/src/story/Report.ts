@@ -17,7 +17,9 @@ export const bounds = {
   /** From the last accepted event until it is in the inbox. */
   lastEventMillis: 10_000,
   /** Of the different windows, the part that the homeserver must have been asked for; the others were gone too fast. */
-  windowsAskedShare: 0.1
+  windowsAskedShare: 0.1,
+  /** From the acceptance of a message until its notification is shown: half of the deadline under which a push is resolved. */
+  notificationMillis: 10_000
 } as const
 
 export interface ToDevice {
@@ -70,6 +72,77 @@ export interface Encryption extends Readable {
   readonly oneTimeKeyConflicts: number
 }
 
+/** What the application is at when a push arrives: it owns the stream, is suspended, was killed; or it runs, and many arrive. */
+export type Case = "busy" | "free" | "stale" | "burst"
+
+const cases: ReadonlyArray<Case> = ["busy", "free", "stale", "burst"]
+
+/** A message that the homeserver has accepted, and is to push. Times are of the monotonic clock. */
+export interface Pushed {
+  readonly as: Case
+  readonly roomId: string
+  readonly eventId: string
+  readonly body: string
+  readonly acceptedAtMillis: number
+}
+
+/** A notification as it was shown, and when that was seen. */
+export interface Shown {
+  readonly eventId: string
+  /** `NotificationResult`'s tag: `Event` is decrypted. */
+  readonly result: string
+  /** Whoever wrote it, and what. */
+  readonly body?: string
+  readonly atMillis: number
+}
+
+export interface Notifications {
+  readonly pushed: number
+  /** Once each, with what was written. */
+  readonly shown: number
+  /** As an encrypted message. */
+  readonly undecrypted: number
+  /** After the bound, or never. */
+  readonly late: number
+  readonly duplicated: number
+  /** Of rooms that are muted, or of nothing that was sent. */
+  readonly unasked: number
+  /** From the acceptance of the message until it was seen to be shown, one for each message that was. */
+  readonly millis: { readonly [as in Case]: ReadonlyArray<number> }
+  /** The last that the push daemon said on standard error, if not all were shown. */
+  readonly daemonSaid: ReadonlyArray<string>
+}
+
+/** Compares what was pushed with what was shown. */
+export const notifications = (
+  pushed: ReadonlyArray<Pushed>,
+  shown: ReadonlyArray<Shown>,
+  daemonSaid: ReadonlyArray<string> = []
+): Notifications => {
+  const known = new Set(pushed.map(({ eventId }) => eventId))
+  const compared = pushed.map((message) => {
+    const all = shown.filter(({ eventId }) => eventId === message.eventId)
+    const [first] = all
+    // The homeserver may push before it has answered whoever sent the message.
+    const millis = first === undefined ? undefined : Math.max(0, first.atMillis - message.acceptedAtMillis)
+    const isWhole = first?.result === "Event" && first.body?.endsWith(`: ${message.body}`) === true
+    return { as: message.as, times: all.length, millis, isWhole, result: first?.result }
+  })
+  const count = (holds: (one: (typeof compared)[number]) => boolean): number => compared.filter(holds).length
+  const whole = count(({ isWhole, times }) => isWhole && times === 1)
+  const millisOf = (as: Case) => compared.flatMap((one) => (one.as === as ? (one.millis ?? []) : []))
+  return {
+    pushed: pushed.length,
+    shown: whole,
+    undecrypted: count(({ result }) => result === "Undecrypted"),
+    late: count(({ millis }) => millis === undefined || millis > bounds.notificationMillis),
+    duplicated: count(({ times }) => times > 1),
+    unasked: shown.filter(({ eventId }) => !known.has(eventId)).length,
+    millis: { busy: millisOf("busy"), free: millisOf("free"), stale: millisOf("stale"), burst: millisOf("burst") },
+    daemonSaid: whole === pushed.length ? [] : daemonSaid
+  }
+}
+
 export interface Story {
   readonly homeserver: string
   readonly rooms: number
@@ -77,10 +150,11 @@ export interface Story {
   readonly toDevice: ToDevice
   readonly messages: { readonly sent: number; readonly roomsBehind: number }
   readonly encryption: Encryption
+  readonly notifications: Notifications
   readonly handover: { readonly releaseMillis: ReadonlyArray<number>; readonly killMillis: ReadonlyArray<number> }
   /** `openConnections` is null where the operating system doesn't tell. */
   readonly suspend: { readonly quietMillis: number; readonly quiet: boolean; readonly openConnections: number | null }
-  /** How the two processes ended when they were told to stop. */
+  /** How the two processes and the push daemon ended when they were told to stop. */
   readonly exitCodes: ReadonlyArray<number>
   readonly windowChanges: number
   /** How many different windows they were, and how many of those the homeserver was asked for. */
@@ -88,6 +162,21 @@ export interface Story {
   readonly extensionLongestGapMillis: number
   readonly lastEventMillis: number
   readonly tookMillis: number
+}
+
+/** What the notifications did not keep, in words. */
+const notificationFailures = (found: Notifications): ReadonlyArray<string> => {
+  const { daemonSaid, duplicated, late, millis, pushed, shown, unasked, undecrypted } = found
+  const missing = cases.filter((as) => millis[as].length === 0)
+  const words = daemonSaid.length === 0 ? "" : `; the push daemon said: ${daemonSaid.join(" | ")}`
+  return [
+    ...(shown === pushed ? [] : [`${shown} of ${pushed} notifications were shown once and decrypted${words}`]),
+    ...(missing.length === 0 ? [] : [`no notification was shown in these cases: ${missing.join(", ")}`]),
+    ...(undecrypted === 0 ? [] : [`${undecrypted} notifications were shown as encrypted`]),
+    ...(late === 0 ? [] : [`${late} notifications came after ${bounds.notificationMillis} ms or never`]),
+    ...(duplicated === 0 ? [] : [`${duplicated} notifications were shown twice`]),
+    ...(unasked === 0 ? [] : [`${unasked} notifications were shown of rooms that are muted`])
+  ]
 }
 
 /** What the story did not keep, in words; empty when all is well. */
@@ -134,15 +223,37 @@ export const failures = (story: Story): ReadonlyArray<string> => {
   within("becoming quiet", suspend.quietMillis, bounds.quietMillis)
   within("the longest gap of the extension loop", story.extensionLongestGapMillis, bounds.extensionGapMillis)
   within("the last event", story.lastEventMillis, bounds.lastEventMillis)
-  return found
+  return [...found, ...notificationFailures(story.notifications)]
 }
 
 const millis = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
 
+type Row = readonly [what: string, is: string, bound: string]
+
+const range = (values: ReadonlyArray<number>): string => {
+  const [least, most] = [Math.min(...values), Math.max(...values)]
+  if (values.length < 2) return values.map(millis).join("")
+  return `${millis(least)} to ${millis(most)}`
+}
+
+const notificationRows = (found: Notifications): ReadonlyArray<Row> => {
+  const bound = `≤ ${bounds.notificationMillis} ms`
+  return [
+    ["messages pushed", String(found.pushed), ""],
+    ["  shown, once and decrypted", String(found.shown), String(found.pushed)],
+    ["  shown as encrypted", String(found.undecrypted), "0"],
+    ["  late or never", String(found.late), "0"],
+    ["  shown while the app runs", range(found.millis.busy), bound],
+    ["  while it is suspended", range(found.millis.free), bound],
+    ["  after it was killed", range(found.millis.stale), bound],
+    ["  many at once", range(found.millis.burst), bound]
+  ]
+}
+
 /** The table at the end, for people. */
 export const table = (story: Story): ReadonlyArray<string> => {
   const { encryption, handover, messages, suspend, toDevice } = story
-  const rows: ReadonlyArray<readonly [string, string, string]> = [
+  const rows: ReadonlyArray<Row> = [
     ["rooms in the list", String(story.rooms), `${story.roomsExpected}`],
     ["to-device events sent", String(toDevice.sent), ""],
     ["  applied", String(toDevice.applied), String(toDevice.sent)],
@@ -171,7 +282,8 @@ export const table = (story: Story): ReadonlyArray<string> => {
       millis(story.extensionLongestGapMillis),
       `≤ ${bounds.extensionGapMillis} ms`
     ],
-    ["last event to inbox", millis(story.lastEventMillis), `≤ ${bounds.lastEventMillis} ms`]
+    ["last event to inbox", millis(story.lastEventMillis), `≤ ${bounds.lastEventMillis} ms`],
+    ...notificationRows(story.notifications)
   ]
   const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]!.length)))
   return rows.map(([what, is, bound]) => `  ${what.padEnd(widths[0]!)}  ${is.padStart(widths[1]!)}  ${bound}`.trimEnd())

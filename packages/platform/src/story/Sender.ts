@@ -46,7 +46,9 @@ interface Options {
 
 const again = Schedule.spaced("100 millis")
 
-const untilAccepted = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A> => Effect.orDie(Effect.retry(effect, again))
+/** Sends again, until the homeserver has accepted it. */
+export const untilAccepted = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A> =>
+  Effect.orDie(Effect.retry(effect, again))
 
 /** Makes a sender that has sent nothing. */
 export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Sender> {

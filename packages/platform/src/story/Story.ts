@@ -4,8 +4,9 @@
  * Another user keeps sending throughout: numbered to-device events, and encrypted messages whose keys change all the time.
  * Meanwhile the list grows, the window changes many times a second, the first process is suspended and a second takes over,
  * it resumes, the owner is killed in the middle of a batch, the homeserver forgets a position, the homeserver can't be
- * reached for a while, and both stop. At the end, what the homeserver accepted is compared with the inbox, and every message
- * is decrypted with the keys that the database holds.
+ * reached for a while, messages are pushed and shown by a process of its own while the application runs, is suspended and was
+ * killed, and all stop. At the end, what the homeserver accepted is compared with the inbox, what was pushed with what was
+ * shown, and every message is decrypted with the keys that the database holds.
  *
  * Invariants shown: I1 and I2 (nothing lost, duplicated or out of order, no key missing), I3 (the extension loop goes on while
  * the window changes), I4 (suspended is quiet), I9 (recovers by itself).
@@ -26,6 +27,7 @@ import * as Bob from "./Bob.ts"
 import { enter, inSync, MAIN, NEW_ROOMS, play, STANDBY, stop, tell, waits, type World } from "./Chapters.ts"
 import * as Decryption from "./Decryption.ts"
 import * as Gate from "./Gate.ts"
+import * as Notifying from "./Notifying.ts"
 import * as Report from "./Report.ts"
 import * as Sender from "./Sender.ts"
 import * as StoryAccounts from "./StoryAccounts.ts"
@@ -74,16 +76,17 @@ const prepare = Effect.fnUntraced(function* (options: Options, startedAtMillis: 
   const shared = yield* StoryAccounts.createRooms(baseUrl, {
     owner: alice,
     guests: [friend],
-    count: options.rooms,
-    shared: SHARED_ROOMS,
-    onProgress: (made) => progress.status(`making rooms: ${made} of ${options.rooms}`)
+    count: options.rooms + Notifying.ROOMS,
+    shared: Math.min(options.rooms, SHARED_ROOMS) + Notifying.ROOMS,
+    onProgress: (made) => progress.status(`making rooms: ${made} of ${options.rooms + Notifying.ROOMS}`)
   })
+  const [notified, noisy] = [shared.slice(0, Notifying.ROOMS), shared.slice(Notifying.ROOMS)]
   const stored = { ...alice, homeserver: gate.baseUrl }
   yield* SessionStore.replace(yield* SessionStore.SessionStore, stored)
   yield* (yield* SyncStore.SyncStore).advanceInbox({ consumer: CONSUMER, sequence: 0, keep: 0 })
   const bob = yield* Bob.make({ session: friend, database: join(dirname(database), "bob.db"), rooms: shared })
-  const sender = yield* Sender.make({ bob, recipient: alice, rooms: shared, pauseMillis: SEND_PAUSE_MILLIS })
-  const world: World = { progress, database, baseUrl, gate, alice, bob, sender, startedAtMillis }
+  const sender = yield* Sender.make({ bob, recipient: alice, rooms: noisy, pauseMillis: SEND_PAUSE_MILLIS })
+  const world: World = { progress, database, baseUrl, gate, alice, bob, sender, noisy, notified, startedAtMillis }
   const conflicts = countConflicts(world, Effect.forEach([alice, friend], homeserver.conflicts))
   return { world, conflicts }
 })
@@ -94,19 +97,22 @@ const beginToWrite = Effect.fnUntraced(function* (world: World) {
   yield* world.sender.write
   yield* tell(
     world,
-    `alice's device has published its keys; bob writes to ${SHARED_ROOMS} encrypted rooms, with a new key after every ${StoryAccounts.KEY_MESSAGES} messages to one`
+    `alice's device has published its keys; bob writes to ${world.noisy.length} encrypted rooms, with a new key after every ${StoryAccounts.KEY_MESSAGES} messages to one`
   )
 })
 
 const perform = Effect.fnUntraced(function* (options: Options) {
   const startedAtMillis = yield* MonotonicClock.nowMillis
+  const rooms = options.rooms + Notifying.ROOMS
   const { conflicts, world } = yield* prepare(options, startedAtMillis)
-  yield* tell(world, `the homeserver (${options.homeserver}) has ${options.rooms} rooms; bob starts to send`)
+  yield* tell(world, `the homeserver (${options.homeserver}) has ${rooms} rooms; bob starts to send`)
   const sending = yield* Effect.forkScoped(world.sender.sending)
   const main = yield* enter(world, MAIN, inSync, "and owns the stream")
   yield* beginToWrite(world)
   const first = yield* enter(world, STANDBY, waits, "and waits for the stream")
-  const { measured, standby } = yield* play(world, main, first, options.rooms)
+  const { measured, standby } = yield* play(world, main, first, rooms)
+  const notified = yield* Notifying.play(world, main, standby)
+  const { push, pushed } = notified
 
   yield* world.sender.finish
   yield* Effect.timeoutOrElse(Fiber.join(sending), {
@@ -117,10 +123,11 @@ const perform = Effect.fnUntraced(function* (options: Options) {
   const lastEventMillis = yield* settle(sent.toDevice)
   const roomsBehind = yield* settleRooms(MAIN, lastMessages(sent.messages))
   const reader = { session: world.alice, keyFile: Flags.keyFileOf(world.database), role: MAIN }
-  yield* Decryption.settle(reader, sent.messages)
-  const exitCodes = [yield* stop(world, standby), yield* stop(world, main)]
-  yield* tell(world, `both stopped, with exit codes ${exitCodes.join(" and ")}`)
-  const readable = yield* Decryption.count(reader, sent.messages)
+  const messages = [...sent.messages, ...pushed]
+  yield* Decryption.settle(reader, messages)
+  const exitCodes = [notified.standbyExitCode, yield* stop(world, notified.main), yield* push.stop]
+  yield* tell(world, `all have stopped, with exit codes ${exitCodes.join(", ")}`)
+  const readable = yield* Decryption.count(reader, messages)
   yield* tell(
     world,
     `alice's database decrypts ${readable.decrypted} of bob's ${readable.sent} messages, with ${readable.roomKeys} room keys`
@@ -128,10 +135,11 @@ const perform = Effect.fnUntraced(function* (options: Options) {
   const story: Report.Story = {
     homeserver: options.homeserver,
     rooms: yield* countRooms(MAIN),
-    roomsExpected: options.rooms + NEW_ROOMS,
+    roomsExpected: rooms + NEW_ROOMS,
     toDevice: Report.compare(sent.toDevice, yield* inboxNumbers),
-    messages: { sent: sent.messages.length, roomsBehind },
+    messages: { sent: messages.length, roomsBehind },
     encryption: { ...readable, oneTimeKeyConflicts: yield* conflicts },
+    notifications: Report.notifications(pushed, yield* push.shown, yield* push.lastWords),
     handover: { releaseMillis: measured.releaseMillis, killMillis: measured.killMillis },
     suspend: { quietMillis: measured.quietMillis, quiet: measured.quiet, openConnections: measured.openConnections },
     exitCodes,
@@ -150,12 +158,14 @@ const perform = Effect.fnUntraced(function* (options: Options) {
 const keepUp = Effect.fnUntraced(function* (world: World) {
   yield* enter(world, MAIN, inSync, "and owns the stream")
   yield* enter(world, STANDBY, waits, "and waits for the stream")
+  yield* Notifying.listen(world)
   yield* world.progress.line(
     `Everything stays up: the homeserver at ${world.baseUrl} (users alice and bob, each with the name as password),`
   )
   yield* world.progress.line(
-    `and both processes on ${world.database}. Try: twinloop status --database ${world.database}. End with ^C.`
+    `both processes on ${world.database} (try: twinloop status --database ${world.database}), and the push daemon,`
   )
+  yield* world.progress.line(`which appends to ${Notifying.fileOf(world.database)}. End with ^C.`)
   return yield* Effect.never
 })
 

@@ -109,3 +109,14 @@ export const createRooms = Effect.fn("StoryAccounts.createRooms")(function* (
   )
   return ids.slice(0, options.shared)
 })
+
+/** Has nothing of a room pushed to a user. Spec: `PUT /pushrules/global/room/{roomId}`. */
+export const muteRoom = Effect.fn("StoryAccounts.muteRoom")(function* (
+  baseUrl: string,
+  user: AccountSession,
+  roomId: string
+) {
+  const path = `/_matrix/client/v3/pushrules/global/room/${encodeURIComponent(roomId)}`
+  const { accessToken } = user
+  yield* call(baseUrl, { method: "PUT", path, body: { actions: [] }, accessToken }, Schema.Unknown)
+})

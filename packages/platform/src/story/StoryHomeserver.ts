@@ -7,7 +7,7 @@ import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import * as Synapse from "../synapse/Synapse.ts"
 import { request } from "../synapse/SynapseApi.ts"
 import type { AccountSession } from "../http/Session.ts"
-import { commandLine } from "./AppProcess.ts"
+import { commandLine } from "./StoryProcess.ts"
 import * as StoryAccounts from "./StoryAccounts.ts"
 import { StoryError } from "./StoryError.ts"
 
