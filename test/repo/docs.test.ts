@@ -17,10 +17,10 @@ const isInstalled = (path: string): boolean => /(^|\/)node_modules(\/|$)/.test(p
 const find = (pattern: string): ReadonlyArray<string> =>
   globSync(pattern, { cwd: root, exclude: (path) => isInstalled(path) }).filter((path) => !isInstalled(path))
 
-/** The commands of `twinloop`. */
+/** The commands of `twinloop`; what a command has below it, such as `push enable`, is the file's own. */
 const commands = (): ReadonlyArray<string> => {
   const code = find("packages/platform/src/cli/*Command{,s}.ts").map(read).join("\n")
-  return [...code.matchAll(/Command\.make\(\s*"([\w-]+)"/g)].map((match) => match[1] ?? "")
+  return [...code.matchAll(/export const \w+ = Command\.make\(\s*"([\w-]+)"/g)].map((match) => match[1] ?? "")
 }
 
 const toNumber = (text: string): number => Number(text.replaceAll("_", ""))

@@ -192,8 +192,11 @@ const armAtSignals = Effect.acquireRelease(
 const deadlineOf = ({ deadlineMillis = SyncConfig.defaults.notificationDeadlineMillis }: OfEvents): number =>
   deadlineMillis + GRACE_MILLIS
 
-/** The parent says nothing; its end is this process's. */
-const untilParentEnds = Parent.lines(() => Effect.void)
+/** The parent says nothing; its end is this process's, as a signal is. */
+const untilParentEnds = Effect.andThen(
+  Parent.lines(() => Effect.void),
+  Effect.interrupt
+)
 
 const work = Effect.fnUntraced(function* (input: NotifyInput) {
   if (input.mode === "events") yield* showEvents(input)
