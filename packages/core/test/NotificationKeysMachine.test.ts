@@ -85,6 +85,14 @@ describe("NotificationKeysMachine", () => {
     assert.deepStrictEqual(machine.send(iterated(), sent), [{ _tag: "Iterate", timeoutMillis: 30_000 }])
   })
 
+  it("I10: makes no iteration that can't wait because the deadline is there", () => {
+    const machine = drive()
+    machine.own()
+    machine.send(iterated())
+    machine.consider({ remainingMillis: 0 })
+    assert.deepStrictEqual(tags(machine.send(sent)), ["WaitForKeys"])
+  })
+
   it("goes on only when what was applied has been made use of", () => {
     const machine = drive()
     machine.own()

@@ -6,7 +6,7 @@
 import { CryptoEngine, EventDecryptor, ExtensionLoopMachine, NotificationClient } from "@twinloop/core"
 import type { MatrixEvent, NotificationItem } from "@twinloop/core"
 import { HomeserverModel, SimulatedCrypto } from "@twinloop/core/testing"
-import { Context, Effect, Layer, Result } from "effect"
+import { Context, Effect, Exit, Layer, Result, Scope } from "effect"
 import * as Notifications from "../../src/Notifications.ts"
 import { deviceOf, startChat } from "./Chat.ts"
 import { makeWorld, type Process, type ProcessOptions, startProcess, type World } from "./Simulation.ts"
@@ -46,10 +46,14 @@ export const startNotifier = Effect.fnUntraced(function* (
     config: { notificationAppRole: "app", ...options.config }
   })
   const idle = yield* process.fibers
-  const client = yield* clientIn(world, process, decryptor)
+  const scope = yield* Scope.make()
+  yield* Effect.addFinalizer(() => Effect.when(Scope.close(scope, Exit.void), process.isAlive))
+  const client = yield* Scope.provide(clientIn(world, process, decryptor), scope)
   return {
     process,
     client,
+    /** Runs in the process: it ends with it. */
+    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.forkIn(effect, scope),
     /** Fibers that the client has started and not ended. */
     fibers: Effect.map(process.fibers, (running) => running - idle)
   }

@@ -162,6 +162,8 @@ const goOn = (
   if (!state.isSent || need.decrypting > 0) return [state, []]
   if (state.isWanted) return release(need)
   if (need.awaiting === 0 && state.iterations >= ITERATIONS) return release(need)
+  // The deadline is there: an iteration that can't wait would be followed by another one until it has passed.
+  if (need.awaiting > 0 && need.remainingMillis <= 0) return rest(state, config.backoffMinMillis)
   const millis = SupervisionPolicy.restMillis(config, state.hasty, random)
   return millis === undefined ? iterate(config, state, need) : rest(state, millis)
 }
