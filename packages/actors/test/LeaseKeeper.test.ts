@@ -150,6 +150,61 @@ describe("LeaseKeeper", () => {
     })
   )
 
+  it.effect("tries once: keeps the grant that is to be had, otherwise says who has it, and waits for nothing", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld()
+      const a = yield* makeKeeper(world, "a")
+      const b = yield* makeKeeper(world, "b")
+      const taken = yield* a.keeper.tryTake()
+      assert.strictEqual(taken._tag === "Taken" ? taken.grant : taken, Option.getOrThrow(yield* a.keeper.current))
+      assert.strictEqual((yield* a.keeper.status)._tag, "Held")
+
+      const busy = yield* b.keeper.tryTake()
+      assert.strictEqual(busy._tag === "Busy" ? busy.blocker.holder.split("#")[0] : busy, "a")
+      assert.deepStrictEqual(yield* b.keeper.status, { _tag: "Released" })
+      assert.isTrue(Option.isNone(yield* b.keeper.current))
+      assert.lengthOf((yield* world.leases.inspect(NAME)).waiters, 0, "it has no place in the queue")
+
+      // A lease lasts 10 s; what is kept is renewed like any other.
+      yield* advance("1 minute")
+      assert.strictEqual((yield* b.keeper.tryTake())._tag, "Busy")
+      yield* a.keeper.release
+      assert.strictEqual((yield* b.keeper.tryTake())._tag, "Taken")
+      yield* b.close
+      assert.isTrue(yield* isFree(world))
+    })
+  )
+
+  it.effect("tries past a holder that was seen to die, and past no other", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld()
+      const a = yield* makeKeeper(world, "a")
+      const b = yield* makeKeeper(world, "b")
+      const grant = yield* a.keeper.take()
+      yield* a.kill
+      assert.strictEqual((yield* b.keeper.tryTake(["a#another"]))._tag, "Busy")
+      assert.strictEqual((yield* b.keeper.tryTake([grant.holder]))._tag, "Taken")
+      assert.isFalse(yield* world.leases.holds(grant))
+    })
+  )
+
+  it.effect("I4: an interrupted try holds nothing, also when it was granted at that very moment", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld()
+      const slow: World = {
+        ...world,
+        leases: { ...world.leases, take: (request) => Effect.tap(world.leases.take(request), Effect.sleep(100)) }
+      }
+      const { keeper } = yield* makeKeeper(slow, "a")
+      const trying = yield* Effect.forkChild(keeper.tryTake())
+      yield* advance(50)
+      assert.isFalse(yield* isFree(world), "the store has granted it, and the answer is under way")
+      yield* Fiber.interrupt(trying)
+      assert.isTrue(yield* isFree(world))
+      assert.deepStrictEqual(yield* keeper.status, { _tag: "Released" })
+    })
+  )
+
   it.effect("I1: a killed process loses its grant to a waiter at once; the generation moves", () =>
     Effect.gen(function* () {
       const world = yield* makeWorld()

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { EventDecryptor } from "@twinloop/core"
+import type { EventDecryptor } from "@twinloop/core"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"

@@ -781,6 +781,37 @@ describe("DistributedSemaphore.tryTake", () => {
       assert.strictEqual((yield* (yield* host.open("c")).tryTake)._tag, "Busy")
     })
   )
+
+  it.effect("takes from a holder that was seen to die before its lease is over, and from no other", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const a = yield* hold(yield* host.open("a"))
+      const b = yield* host.open("b")
+      yield* host.hub.kill("a")
+      assert.strictEqual((yield* b.tryTake)._tag, "Busy", "nobody has said that it is dead")
+      assert.strictEqual((yield* b.tryTakeAfter([]))._tag, "Busy")
+      assert.strictEqual((yield* b.tryTakeAfter(["a#0"]))._tag, "Busy")
+      const taken = yield* b.tryTakeAfter(["a#0", a.grant.holder])
+      assert.strictEqual(taken._tag === "Taken" ? taken.grant.generation : taken, 2)
+      assert.isFalse(yield* host.store.holds(a.grant))
+    })
+  )
+
+  it.effect("takes what was handed to a waiter that was seen to die", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const gate = yield* makeGate
+      const a = yield* hold(yield* host.open("a"))
+      yield* begin(hold(yield* host.open("b", { through: behind(gate) })))
+      yield* gate.close
+      yield* a.release
+      yield* settle
+      const dead = (yield* host.store.inspect(name)).rows.map(({ holder }) => holder)
+      const c = yield* host.open("c")
+      assert.strictEqual((yield* c.tryTakeAfter([]))._tag, "Busy")
+      assert.strictEqual((yield* c.tryTakeAfter(dead))._tag, "Taken")
+    })
+  )
 })
 
 describe("DistributedSemaphore knows whether memory is valid", () => {
