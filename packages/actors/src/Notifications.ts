@@ -170,6 +170,14 @@ const readStore = (env: Env, wanted: ReadonlyMap<MatrixEvent.RoomId, ReadonlyArr
     Effect.orElseSucceed(() => ({ _tag: "StoreRead", rooms: [], accountData: [] }) as const)
   )
 
+/** Makes ready to decrypt while the homeserver is asked, when what is stored says that it will probably have to. */
+const prepare = ({ env }: Resolution, context: Context) =>
+  Effect.fnUntraced(function* (read: Effect.Success<ReturnType<typeof readStore>>) {
+    const { prepare } = env.decryptor
+    if (prepare !== undefined && read.rooms.some(({ room }) => room.isEncrypted))
+      yield* context.run("prepare", Effect.as(prepare, undefined))
+  })
+
 // --- the homeserver
 
 const isRefused = ({ reason }: HomeserverError.HomeserverError): boolean =>
@@ -235,10 +243,11 @@ const isEmptyAnswer = ({ extensions: { e2ee, toDevice } }: Effect.Success<Return
 
 const iterate = ({ env }: Resolution, timeoutMillis: number) =>
   Effect.gen(function* () {
-    yield* env.turn.load
     const sent = yield* env.store.extensionPosition
     const request = ExtensionLoopMachine.requestFrom({ sync: env.config }, sent, timeoutMillis)
-    const [took, response] = yield* Effect.timed(env.homeserver.sync(request))
+    const asking = Effect.timed(env.homeserver.sync(request))
+    // The machine is made while the homeserver is asked; both are needed to apply the answer, and neither changes anything.
+    const [, [took, response]] = yield* Effect.all([env.turn.load, asking], { concurrency: 2 })
     yield* env.apply(sent, response)
     const tookMillis = Duration.toMillis(took)
     return { _tag: "Iterated", tookMillis, heldMillis: timeoutMillis, isEmpty: isEmptyAnswer(response) } as const
@@ -332,7 +341,7 @@ const interpret =
     const { env } = resolution
     switch (command._tag) {
       case "ReadStore":
-        return run(context, "store", readStore(env, command.wanted))
+        return run(context, "store", Effect.tap(readStore(env, command.wanted), prepare(resolution, context)))
       case "Sync":
         return sync(resolution, command.request, context)
       case "AbortSync":

@@ -48,12 +48,12 @@ const answered = <A, E>(
 
 describe("HttpHomeserver", () => {
   describe("the spelling", () => {
-    it.live("is the unstable one where /versions offers it to this account", () =>
+    it.live("is the unstable one where that is there, and nobody asks /versions", () =>
       answered([ok], (server) =>
         Effect.gen(function* () {
           const response = yield* sync(syncRequest({ timeoutMillis: 7 }))
           assert.strictEqual(response.pos, "1/s")
-          assert.strictEqual(server.asked(versionsPath)[0]?.authorization, `Bearer ${accessToken}`)
+          assert.strictEqual(server.requests.length, 1)
           const [asked] = server.asked(unstablePath)
           assert.strictEqual(asked?.authorization, `Bearer ${accessToken}`)
           assert.deepStrictEqual(asked?.query, { timeout: "7" })
@@ -65,39 +65,11 @@ describe("HttpHomeserver", () => {
       )
     )
 
-    it.live("isn't asked for by who has a position: the unstable one is tried at once", () =>
+    it.live("carries a position in its own way", () =>
       answered([ok], (server) =>
         Effect.gen(function* () {
           yield* sync(syncRequest({ pos: "0/s1", timeoutMillis: 7 }))
           assert.deepStrictEqual(server.asked(unstablePath)[0]?.query, { pos: "0/s1", timeout: "7" })
-          assert.strictEqual(server.requests.length, 1)
-        })
-      )
-    )
-
-    const merged: ReadonlyArray<readonly [name: string, versions: unknown]> = [
-      ["an extension's flag", { versions: ["v1.12"], unstable_features: { "org.matrix.msc4538": true } }],
-      ["a stable extension's flag", { versions: [], unstable_features: { "org.matrix.msc4543.stable": true } }],
-      ["a version of the specification that has it", { versions: ["v1.19", "v1.20"] }]
-    ]
-    for (const [name, versions] of merged) {
-      it.live(`is /v4/sync where /versions has ${name}`, () =>
-        Effect.gen(function* () {
-          const server = yield* scriptedServer
-          server.on(`GET ${versionsPath}`, json(200, versions))
-          server.on(`POST ${v4Path}`, ok)
-          yield* Effect.provide(sync(syncRequest({ pos: "9" })), clientOf(sessionAt(server)))
-          assert.propertyVal(server.asked(v4Path)[0]?.body, "pos", "9")
-        })
-      )
-    }
-
-    it.live("is asked for once", () =>
-      answered([ok], (server) =>
-        Effect.gen(function* () {
-          yield* sync()
-          yield* sync()
-          assert.strictEqual(server.asked(versionsPath).length, 1)
         })
       )
     )
@@ -107,32 +79,25 @@ describe("HttpHomeserver", () => {
         const server = yield* scriptedServer
         withUnstable(server, json(405, { errcode: "M_UNRECOGNIZED", error: "?" }))
         server.on(`POST ${v4Path}`, ok)
-        yield* Effect.provide(Effect.andThen(sync(), sync()), clientOf(sessionAt(server)))
+        const asked = sync(syncRequest({ pos: "9" }))
+        yield* Effect.provide(Effect.andThen(asked, asked), clientOf(sessionAt(server)))
         assert.strictEqual(server.asked(unstablePath).length, 1)
         assert.strictEqual(server.asked(v4Path).length, 2)
+        assert.propertyVal(server.asked(v4Path)[0]?.body, "pos", "9")
       })
     )
 
-    it.live("is asked for again after neither endpoint was there", () =>
+    it.live("is none where neither endpoint is there, and is looked for again after that", () =>
       answered([json(404, { errcode: "M_UNRECOGNIZED", error: "?" }), ok], (server) =>
         Effect.gen(function* () {
           const reason = yield* reasonOf(sync())
           assert.strictEqual(reason._tag, "Unsupported")
           assert.include(reason.message, "MSC4186")
+          assert.strictEqual(server.requests.length, 2)
           yield* sync()
-          assert.strictEqual(server.asked(versionsPath).length, 2)
+          assert.strictEqual(server.asked(unstablePath).length, 2)
         })
       )
-    )
-
-    it.live("is none where /versions offers none, without trying", () =>
-      Effect.gen(function* () {
-        const server = yield* scriptedServer
-        server.on(`GET ${versionsPath}`, json(200, { versions: ["v1.11", "r0.6.1"] }))
-        const reason = yield* Effect.provide(reasonOf(sync()), clientOf(sessionAt(server)))
-        assert.strictEqual(reason._tag, "Unsupported")
-        assert.strictEqual(server.requests.length, 1)
-      })
     )
   })
 
@@ -612,6 +577,22 @@ describe("HttpHomeserver", () => {
         })
       )
     })
+
+    const merged: ReadonlyArray<readonly [name: string, versions: unknown]> = [
+      ["an extension's flag", { versions: ["v1.12"], unstable_features: { "org.matrix.msc4538": true } }],
+      ["a stable extension's flag", { versions: [], unstable_features: { "org.matrix.msc4543.stable": true } }],
+      ["a version of the specification that has it", { versions: ["v1.19", "v1.20"] }]
+    ]
+    for (const [name, versions] of merged) {
+      it.live(`know the merged spelling by ${name}`, () =>
+        Effect.gen(function* () {
+          const server = yield* scriptedServer
+          server.on(`GET ${versionsPath}`, json(200, versions))
+          const { capabilities } = yield* Effect.provide(Homeserver.Homeserver, clientOf(sessionAt(server)))
+          assert.strictEqual((yield* capabilities).slidingSync, "v4")
+        })
+      )
+    }
 
     it.live("ask for capabilities anew each time, for the offline probe", () =>
       answered([ok], (server) =>

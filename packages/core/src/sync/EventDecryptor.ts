@@ -129,6 +129,11 @@ export class EventDecryptor extends Context.Service<
     /** The known devices of a user. */
     devices(userId: UserId): Effect.Effect<ReadonlyArray<DeviceTrust>, CryptoError>
     readonly status: Effect.Effect<EncryptionStatus, CryptoError>
+    /**
+     * Loads what the first event would have to wait for, while something else is waited for. Never fails: what can't be
+     * loaded is tried again, and told, when an event is to be decrypted. Absent where there is nothing to load.
+     */
+    readonly prepare?: Effect.Effect<void>
   }
 >()("@twinloop/core/EventDecryptor") {
   /** Decrypts nothing: for applications without end-to-end encryption. */

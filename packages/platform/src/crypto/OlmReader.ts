@@ -2,7 +2,7 @@
  * `EventDecryptor` by an Olm machine that can't write, over the keys that are committed in the account's database.
  *
  * Includes the layer. The machine has a WebAssembly of its own, so that reading and the owner's work never wait for one
- * another's locks; it is made when the first event is to be decrypted.
+ * another's locks; it is made when the first event is to be decrypted, or when `prepare` says that one may come.
  *
  * Invariants: I6 (what isn't committed can't be read), I7 (every event gets an answer).
  *
@@ -254,7 +254,8 @@ const make: Effect.Effect<
       ).pipe(Effect.catchIf(isNoStore, () => Effect.succeed([]))),
     status: usingFresh((current) => statusOf(current, session)).pipe(
       Effect.catchIf(isNoStore, () => Effect.succeed(emptyStatus))
-    )
+    ),
+    prepare: Effect.ignore(using(() => Effect.void))
   })
 })
 

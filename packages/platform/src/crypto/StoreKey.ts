@@ -7,7 +7,6 @@
  * only where no keys are stored yet, never in place of one that is missing.
  */
 import { Context, Effect, Layer, Redacted, Schema } from "effect"
-import { randomBytes } from "node:crypto"
 import { linkSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 
 /** The key can't be had: the message says why and what to do. */
@@ -69,6 +68,9 @@ const checkedIn = (path: string) => (key: Redacted.Redacted<Uint8Array>) => chec
 
 const codeOf = (cause: unknown): unknown =>
   typeof cause === "object" && cause !== null && "code" in cause ? cause.code : undefined
+
+/** From node:crypto, which takes 3 ms to load, and is needed by the first process of an account alone. */
+const randomBytes = (length: number): Buffer => process.getBuiltinModule("node:crypto").randomBytes(length)
 
 /** Makes the file whole or not at all; another process that makes it at the same moment wins or loses as a whole. */
 const create = (path: string): void => {

@@ -1,14 +1,14 @@
 /**
  * The homeserver over HTTP: adapter of core's `Homeserver` port for a stored login.
  *
- * Includes the choice of the sliding-sync spelling, by what `/versions` says and by what the endpoints answer; by the
- * answers alone where there is a position.
+ * Includes the choice of the sliding-sync spelling, by what the endpoints answer: the more common one is tried first, so
+ * that a process that starts needs no request to find out.
  *
  * Invariants: I4 (an interrupted call has closed its request), I7 (what a response holds that can't be understood is
  * quarantined, not thrown on), I10 (limits of time and size).
  *
  * Gotchas: `capabilities` asks every time, since the offline probe uses it; the spelling is kept until the homeserver
- * stops having it.
+ * stops having it. Whether a homeserver has sliding sync at all is found out when one logs in (`Login.ts`).
  *
  * Not here: one request and its limits (`MatrixHttp.ts`), the token (`SessionTokens.ts`), logging in (`Login.ts`).
  */
@@ -98,25 +98,13 @@ const capabilities = (env: Env): Effect.Effect<Homeserver.Capabilities, Failure>
 
 // --- sync
 
-const unsupported = (env: Env, why: string): Failure =>
+const unsupported = (env: Env): Failure =>
   new HomeserverError.HomeserverError({
     operation: "sync",
     reason: new HomeserverError.Unsupported({
-      message: `The homeserver ${env.http.url.origin} has no simplified sliding sync (MSC4186): ${why}. Update it, or switch the feature on.`
+      message: `The homeserver ${env.http.url.origin} has no simplified sliding sync (MSC4186): neither of its two endpoints is there. Update it, or switch the feature on.`
     })
   })
-
-/**
- * The spelling to try first. Who has a position has been answered before, so that one of the two is there: the more common
- * one is tried at once, which saves a start a round trip.
- */
-const chosenSpelling = Effect.fnUntraced(function* (env: Env, asked: SlidingSync.SyncRequest) {
-  const known = yield* Ref.get(env.spelling)
-  if (known !== undefined) return known
-  if (asked.pos !== undefined) return "unstable"
-  const { slidingSync } = yield* capabilities(env)
-  return slidingSync ?? (yield* unsupported(env, "its /versions doesn't offer it"))
-})
 
 const syncAs = Effect.fnUntraced(function* (
   env: Env,
@@ -141,11 +129,9 @@ const syncAs = Effect.fnUntraced(function* (
 
 /** In the spelling that the homeserver has; the other one is tried when the first isn't there. */
 const sync = Effect.fn("HttpHomeserver.sync")(function* (env: Env, asked: SlidingSync.SyncRequest) {
-  const spelling = yield* chosenSpelling(env, asked)
+  const spelling = (yield* Ref.get(env.spelling)) ?? "unstable"
   const other = spelling === "unstable" ? "v4" : "unstable"
-  const neither = Effect.flatMap(Ref.set(env.spelling, undefined), () =>
-    Effect.fail(unsupported(env, "neither of its two endpoints is there"))
-  )
+  const neither = Effect.flatMap(Ref.set(env.spelling, undefined), () => Effect.fail(unsupported(env)))
   return yield* syncAs(env, spelling, asked).pipe(
     Effect.catchReason("HomeserverError", "Unsupported", () => syncAs(env, other, asked)),
     Effect.catchReason("HomeserverError", "Unsupported", () => neither)

@@ -76,6 +76,28 @@ describe("OlmReader", () => {
     })
   )
 
+  it.live(
+    "I6: gets ready before there is a store, and again; reads what is committed afterwards, and writes nothing",
+    () =>
+      Effect.gen(function* () {
+        const sim = yield* Kit.openHomeserver
+        const alice = yield* Kit.openDevice(sim, "alice", "ALICE")
+        const bob = yield* Kit.openProcess(sim, "bob", "BOB")
+        const reader = yield* Kit.openProcess(sim, "bob", "BOB", { filename: bob.filename })
+        const { prepare = Effect.die("nothing to load") } = reader.reader
+        const changes = yield* changesOf(reader)
+        yield* prepare
+        yield* Kit.take(bob)
+        yield* Kit.settle(bob)
+        yield* Effect.all([prepare, prepare], { concurrency: 2 })
+        const room = yield* Kit.openRoom(sim, alice, bob)
+        const sent = yield* Kit.send(sim, alice, room, "sent")
+        yield* Kit.receive(bob)
+        assert.strictEqual(yield* Kit.read(reader, room, sent), "sent")
+        assert.strictEqual(yield* changesOf(reader), changes)
+      })
+  )
+
   it.live("gives the status and the devices as they are committed, each time", () =>
     Effect.gen(function* () {
       const { alice, bob, reader, room, sim } = yield* scene
