@@ -102,6 +102,7 @@ describe("Report.notifications", () => {
       pushed: 15,
       shown: 15,
       undecrypted: 0,
+      reasons: [],
       late: 0,
       duplicated: 0,
       unasked: 0,
@@ -111,8 +112,10 @@ describe("Report.notifications", () => {
   })
 
   it("tells what was shown as encrypted, with other words, twice, and never", () => {
-    const encrypted = withShown((one) => [{ ...one, result: "Undecrypted", body: "Bob sent an encrypted message." }])
-    assert.deepInclude(encrypted, { shown: 14, undecrypted: 1, late: 0 })
+    const encrypted = withShown((one) => [{ ...one, result: "Undecrypted", message: "no key" }])
+    assert.deepInclude(encrypted, { shown: 14, undecrypted: 1, reasons: ["no key"], late: 0 })
+    const failed = withShown((one) => [{ ...one, result: "Failed", body: "It can't be shown" }])
+    assert.deepInclude(failed, { shown: 14, undecrypted: 1, late: 0 })
     const altered = withShown((one) => [{ ...one, body: "Bob: busy 11" }])
     assert.deepInclude(altered, { shown: 14, undecrypted: 0, late: 0 })
     assert.deepInclude(

@@ -61,14 +61,14 @@ const requireLease = Effect.fnUntraced(function* (as: Report.Case) {
 })
 
 /** Waits until no process shows notifications: the one that did ends once nothing has come for a while. */
-const untilNobodyShows = isHeld(PUSH_LEASE).pipe(
-  Effect.repeat({ until: (held) => !held, schedule: Schedule.spaced("20 millis") }),
-  Effect.timeoutOrElse({
-    duration: WORKER_LIMIT_MILLIS,
-    orElse: () =>
-      new StoryError({ message: `the process that shows notifications did not end within ${WORKER_LIMIT_MILLIS} ms` })
-  })
-)
+const untilNobodyShows = ({ push }: Stage) =>
+  isHeld(PUSH_LEASE).pipe(
+    Effect.repeat({ until: (held) => !held, schedule: Schedule.spaced("20 millis") }),
+    Effect.timeoutOrElse({
+      duration: WORKER_LIMIT_MILLIS,
+      orElse: () => push.fail(`had a process that shows notifications for ${WORKER_LIMIT_MILLIS} ms after the last one`)
+    })
+  )
 
 /** Bob writes messages at once, in these rooms; waits until they are shown, or are as late as they can be. */
 const say = Effect.fnUntraced(function* ({ push, world }: Stage, as: Report.Case, rooms: Rooms, perRoom: number) {
@@ -145,7 +145,7 @@ export const play = Effect.fnUntraced(function* (
   const whileOwned = yield* say(stage, "busy", busy!, 1)
   const together = yield* say(stage, "burst", burst.flat(), BURST_MESSAGES)
   const standbyExitCode = yield* stop(world, standby)
-  yield* untilNobodyShows
+  yield* untilNobodyShows(stage)
   const whileFree = yield* whileSuspended(stage, main, free!)
   const whileStale = yield* afterKill(stage, main, stale!)
   const successor = yield* enter(world, MAIN, inSync, "and owns the stream")

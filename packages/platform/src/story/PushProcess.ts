@@ -21,6 +21,8 @@ export interface PushProcess {
   untilShown(eventIds: ReadonlyArray<string>, limitMillis: number): Effect.Effect<void, StoryError>
   /** The last lines that it and its workers said on standard error. */
   readonly lastWords: Effect.Effect<ReadonlyArray<string>>
+  /** Fails with what is wrong with it, and those. */
+  fail(what: string): Effect.Effect<never, StoryError>
   /** Asks it to stop; gives its exit code. */
   readonly stop: Effect.Effect<number, StoryError>
 }
@@ -33,7 +35,8 @@ const Line = Schema.Struct({
   roomId: Schema.String,
   eventId: Schema.String,
   result: Schema.String,
-  body: Schema.optionalKey(Schema.String)
+  body: Schema.optionalKey(Schema.String),
+  message: Schema.optionalKey(Schema.String)
 })
 const decodeLine = Schema.decodeUnknownOption(Schema.fromJsonString(Line))
 
@@ -78,6 +81,7 @@ export const start = Effect.fn("PushProcess.start")(function* (database: string,
         Effect.raceFirst(daemon.ended)
       ),
     lastWords: daemon.lastWords,
+    fail: daemon.fail,
     stop: Effect.andThen(daemon.interrupt, daemon.exitCode)
   }
   return { push, url: event.url }
@@ -88,7 +92,5 @@ export const enable = Effect.fn("PushProcess.enable")(function* (database: strin
   const args = ["push", "enable", "--url", url, "--database", database]
   const command = yield* StoryProcess.start("push enable", args, Schema.Never)
   const exitCode = yield* command.exitCode
-  if (exitCode === 0) return
-  const words = yield* command.lastWords
-  return yield* new StoryError({ message: [`"push enable" ended with exit code ${exitCode}`, ...words].join("\n") })
+  if (exitCode !== 0) yield* command.fail(`ended with exit code ${exitCode}`)
 }, Effect.scoped)

@@ -93,6 +93,8 @@ export interface Shown {
   readonly result: string
   /** Whoever wrote it, and what. */
   readonly body?: string
+  /** Why it isn't decrypted. */
+  readonly message?: string
   readonly atMillis: number
 }
 
@@ -100,8 +102,10 @@ export interface Notifications {
   readonly pushed: number
   /** Once each, with what was written. */
   readonly shown: number
-  /** As an encrypted message. */
+  /** Without what was written: as an encrypted message, or as something that can't be shown. */
   readonly undecrypted: number
+  /** Why, each reason once. */
+  readonly reasons: ReadonlyArray<string>
   /** After the bound, or never. */
   readonly late: number
   readonly duplicated: number
@@ -126,7 +130,7 @@ export const notifications = (
     // The homeserver may push before it has answered whoever sent the message.
     const millis = first === undefined ? undefined : Math.max(0, first.atMillis - message.acceptedAtMillis)
     const isWhole = first?.result === "Event" && first.body?.endsWith(`: ${message.body}`) === true
-    return { as: message.as, times: all.length, millis, isWhole, result: first?.result }
+    return { as: message.as, times: all.length, millis, isWhole, first }
   })
   const count = (holds: (one: (typeof compared)[number]) => boolean): number => compared.filter(holds).length
   const whole = count(({ isWhole, times }) => isWhole && times === 1)
@@ -134,7 +138,8 @@ export const notifications = (
   return {
     pushed: pushed.length,
     shown: whole,
-    undecrypted: count(({ result }) => result === "Undecrypted"),
+    undecrypted: count(({ first }) => first !== undefined && first.result !== "Event"),
+    reasons: [...new Set(compared.flatMap(({ first }) => first?.message ?? []))],
     late: count(({ millis }) => millis === undefined || millis > bounds.notificationMillis),
     duplicated: count(({ times }) => times > 1),
     unasked: shown.filter(({ eventId }) => !known.has(eventId)).length,
@@ -166,13 +171,15 @@ export interface Story {
 
 /** What the notifications did not keep, in words. */
 const notificationFailures = (found: Notifications): ReadonlyArray<string> => {
-  const { daemonSaid, duplicated, late, millis, pushed, shown, unasked, undecrypted } = found
+  const { daemonSaid, duplicated, late, millis, pushed, reasons, shown, unasked, undecrypted } = found
   const missing = cases.filter((as) => millis[as].length === 0)
   const words = daemonSaid.length === 0 ? "" : `; the push daemon said: ${daemonSaid.join(" | ")}`
   return [
     ...(shown === pushed ? [] : [`${shown} of ${pushed} notifications were shown once and decrypted${words}`]),
     ...(missing.length === 0 ? [] : [`no notification was shown in these cases: ${missing.join(", ")}`]),
-    ...(undecrypted === 0 ? [] : [`${undecrypted} notifications were shown as encrypted`]),
+    ...(undecrypted === 0
+      ? []
+      : [`${undecrypted} notifications were shown without what was written: ${reasons.join(" | ")}`]),
     ...(late === 0 ? [] : [`${late} notifications came after ${bounds.notificationMillis} ms or never`]),
     ...(duplicated === 0 ? [] : [`${duplicated} notifications were shown twice`]),
     ...(unasked === 0 ? [] : [`${unasked} notifications were shown of rooms that are muted`])
@@ -241,7 +248,7 @@ const notificationRows = (found: Notifications): ReadonlyArray<Row> => {
   return [
     ["messages pushed", String(found.pushed), ""],
     ["  shown, once and decrypted", String(found.shown), String(found.pushed)],
-    ["  shown as encrypted", String(found.undecrypted), "0"],
+    ["  shown without their words", String(found.undecrypted), "0"],
     ["  late or never", String(found.late), "0"],
     ["  shown while the app runs", range(found.millis.busy), bound],
     ["  while it is suspended", range(found.millis.free), bound],

@@ -43,6 +43,8 @@ export interface StoryProcess<Event> {
   readonly exitCode: Effect.Effect<number, StoryError>
   /** Fails once it has ended, which it should not. */
   readonly ended: Effect.Effect<never, StoryError>
+  /** Fails with what is wrong with it, and its last words. */
+  fail(what: string): Effect.Effect<never, StoryError>
 }
 
 const collect = (stream: Stream.Stream<Uint8Array, unknown>, use: (line: string) => Effect.Effect<void>) =>
@@ -147,7 +149,8 @@ export const start = Effect.fn("StoryProcess.start")(function* <Event>(
         Option.isSome(code) ? Effect.succeed(code.value) : fail(`did not end within ${END_LIMIT_MILLIS} ms`)
       )
     ),
-    ended: Effect.flatMap(end, (code) => fail(`ended by itself, with exit code ${code}`))
+    ended: Effect.flatMap(end, (code) => fail(`ended by itself, with exit code ${code}`)),
+    fail
   }
   return started
 })
