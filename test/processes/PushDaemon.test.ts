@@ -2,7 +2,7 @@
 import { HomeserverModel } from "@twinloop/core/homeserver"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random } from "effect"
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { dirname, join } from "node:path"
@@ -66,6 +66,8 @@ interface Line {
   readonly event?: string
   readonly url?: string
   readonly pid?: number
+  /** Of a notification: milliseconds since it was accepted. */
+  readonly millis?: number
 }
 
 /** The daemon of the fixture in one file, beside the sources. Gone when the scope closes. */
@@ -125,24 +127,51 @@ const isAlive = (pid: number): boolean => {
   }
 }
 
-/** Kills what was asked for at a random moment; gives whether there was something to kill. */
-const killAtRandom = Effect.fnUntraced(function* (daemon: Program.Program<Line>, whom: "daemon" | "worker") {
-  yield* Effect.sleep(yield* Random.nextIntBetween(0, 350))
+/** Kills a process of this test's; false when it has ended already. */
+const killNow = (pid: number): boolean => {
+  try {
+    return process.kill(pid, "SIGKILL")
+  } catch {
+    return false
+  }
+}
+
+/** Who is killed, and when: at a random moment, or as a notification is written, before the worker has written down that it is. */
+type Kill = "daemon" | "worker" | "worker at a notification"
+
+const sizeOf = (file: string): number => statSync(file, { throwIfNoEntry: false })?.size ?? 0
+
+/** How long a notification may take: the homeserver may just be waiting before it pushes again. */
+const WRITE_MILLIS = 3_000
+
+/** Waits until something is appended to a file, as closely as possible; false when nothing is for long. */
+const written = (file: string): Effect.Effect<boolean> =>
+  Effect.promise(async () => {
+    const before = sizeOf(file)
+    const untilMillis = performance.now() + WRITE_MILLIS
+    while (sizeOf(file) === before) {
+      if (performance.now() > untilMillis) return false
+      await new Promise((next) => setImmediate(next))
+    }
+    return true
+  })
+
+/** Gives whether there was somebody to kill. */
+const kill = Effect.fnUntraced(function* (daemon: Program.Program<Line>, account: Pushed.Account, whom: Kill) {
+  if (whom === "worker at a notification") {
+    if (!(yield* written(Pushed.shownFile(account)))) return false
+  } else yield* Effect.sleep(yield* Random.nextIntBetween(0, 350))
   if (whom === "daemon") {
     yield* daemon.signal("SIGKILL")
     yield* daemon.ended
     return true
   }
   const [worker] = childrenOf(daemon.pid)
-  if (worker === undefined) return false
-  try {
-    return process.kill(worker, "SIGKILL")
-  } catch {
-    return false
-  }
+  return worker !== undefined && killNow(worker)
 })
 
-const KILLS = 40
+/** Daemons that are killed, each with two of its workers where it comes to that. */
+const LIVES = 16
 const EVENTS = 100
 
 describe("push-daemon", () => {
@@ -187,24 +216,19 @@ describe("push-daemon", () => {
       yield* first.daemon.ended
 
       const sent: Array<string> = []
-      const kills = { daemon: 0, worker: 0 }
-      let kill = 0
-      while (kills.daemon + kills.worker < KILLS) {
-        const killed = yield* Effect.scoped(
-          Effect.gen(function* () {
-            const { daemon } = yield* startFixture(file, account, { port, worker })
-            // The worker is killed up to twice in the life of a daemon.
-            const killing: Array<"daemon" | "worker"> = []
-            for (const whom of ["worker", "worker", "daemon"] as const) {
-              const count = Math.min(2, EVENTS - sent.length)
-              for (let n = 0; n < count; n++) sent.push(yield* Pushed.says(account, `event ${sent.length}`))
-              if (yield* killAtRandom(daemon, whom)) killing.push(whom)
-            }
-            return killing
-          })
-        )
-        for (const whom of killed) kills[whom]++
-        assert.isBelow(kill++, 3 * KILLS)
+      const kills: { [whom in Kill]: number } = { daemon: 0, worker: 0, "worker at a notification": 0 }
+      const say = (count: number) =>
+        Effect.gen(function* () {
+          for (let n = 0; n < count && sent.length < EVENTS; n++)
+            sent.push(yield* Pushed.says(account, `event ${sent.length}`))
+        })
+      const order: ReadonlyArray<Kill> = ["worker at a notification", "worker", "daemon"]
+      for (let life = 0; life < LIVES; life++) {
+        const { daemon } = yield* startFixture(file, account, { port, worker })
+        for (const whom of order) {
+          yield* say(2)
+          if (yield* kill(daemon, account, whom)) kills[whom]++
+        }
       }
       while (sent.length < EVENTS) sent.push(yield* Pushed.says(account, `event ${sent.length}`))
       yield* startFixture(file, account, { port, worker })
@@ -212,7 +236,11 @@ describe("push-daemon", () => {
       yield* Effect.retry(untilShown(account, EVENTS).pipe(Effect.catchDefect(Effect.fail)), { times: 3 })
       yield* untilEmpty(account)
       const shown = (yield* Pushed.shown(account)).map(({ eventId }) => eventId)
-      console.log(`${kills.daemon} daemons and ${kills.worker} workers killed, ${shown.length} events shown`)
+      const { daemon, worker: random, "worker at a notification": writing } = kills
+      console.log(
+        `killed: ${daemon} daemons, ${random} workers, ${writing} as they wrote; ${shown.length} events shown`
+      )
+      assert.isAbove(writing, LIVES / 2)
       assert.sameMembers(shown, sent)
       assert.strictEqual(new Set(shown).size, shown.length)
     })
@@ -222,7 +250,7 @@ describe("push-daemon", () => {
     Effect.gen(function* () {
       const account = yield* Pushed.make
       const file = yield* daemonFile
-      const { url } = yield* startFixture(file, account, { port: 0, worker: workerOf(account) })
+      const { daemon, url } = yield* startFixture(file, account, { port: 0, worker: workerOf(account) })
       // Registered, and not pushed to by the homeserver, which would be one at a time.
       yield* enable(account, url)
       yield* Effect.orDie(account.host.attempt((state) => HomeserverModel.findUser(state, account.userId))).pipe(
@@ -239,6 +267,33 @@ describe("push-daemon", () => {
       yield* untilEmpty(account)
       const shown = (yield* Pushed.shown(account)).map(({ eventId }) => eventId)
       assert.deepStrictEqual(shown.sort(), [...eventIds].sort())
+      const millis = (yield* daemon.lines).flatMap((line) => line.millis ?? [])
+      console.log(`shown ${millis[0]} to ${millis.at(-1)} ms after the push, with the start of the worker`)
+    })
+  )
+
+  it.live("I7: shows what it finds in the queue when it starts", () =>
+    Effect.gen(function* () {
+      const account = yield* Pushed.make
+      const file = yield* daemonFile
+      const idle = join(dirname(account.database), "idle.cjs")
+      writeFileSync(idle, `process.stdin.resume().on("end", () => process.exit())`)
+      const { daemon, url } = yield* startFixture(file, account, { port: 0, worker: [idle] })
+      yield* enable(account, url)
+      const eventIds = yield* Effect.forEach(["one", "two", "three"], (body) => Pushed.says(account, body))
+      yield* TemporaryDatabase.until(
+        "the queue filled",
+        TemporaryDatabase.all(account.database, "SELECT 1 FROM push_queue"),
+        (rows) => rows.length === eventIds.length
+      )
+      yield* daemon.signal("SIGKILL")
+      yield* daemon.ended
+      yield* startFixture(file, account, { port: 0, worker: workerOf(account) })
+      yield* untilShown(account, eventIds.length)
+      assert.sameMembers(
+        (yield* Pushed.shown(account)).map(({ eventId }) => eventId),
+        eventIds
+      )
     })
   )
 

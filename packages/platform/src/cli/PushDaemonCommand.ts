@@ -16,7 +16,7 @@ import * as NotifyInput from "./NotifyInput.ts"
 import * as Output from "./Output.ts"
 import * as Parent from "./Parent.ts"
 
-const DEFAULT_LISTEN = "127.0.0.1:8765"
+const DEFAULT_LISTEN = "127.0.0.1:8009"
 
 /** From the sources, a worker has more in memory before it has done anything. */
 const SOURCES_RSS_BYTES = 2 * NotifyInput.MAX_RSS_BYTES

@@ -180,7 +180,7 @@ const supervise = Effect.fnUntraced(function* (options: Options) {
  *
  * const args = ["notify.cjs", "--queue", "--with-parent", "--database", "account.db", "--sink", "desktop"]
  * export const daemon = PushDaemon.run({
- *   gateway: { port: 8_765 },
+ *   gateway: { port: 8_009 },
  *   worker: { command: process.execPath, args }
  * }).pipe(
  *   Effect.provide(PushQueue.PushQueue.layer.pipe(Layer.provideMerge(Twinloop.layerFoundation({ database: "account.db" })))),
