@@ -164,6 +164,19 @@ describe("Notifications: a homeserver that swallows everything", () => {
   )
 })
 
+describe("Notifications: a homeserver that swallows something", () => {
+  it.effect("I4: the stream is given back when the keys are there, although another event is still looked for", () =>
+    Effect.gen(function* () {
+      const { push, world } = yield* setUpSecret
+      yield* spoil(world, hang, { operation: "context" })
+      const notifier = yield* startNotifier(world)
+      const resolving = yield* begin(notifier.client, push, { ...push, eventId: "$old" })
+      assert.isUndefined(resolving.pollUnsafe())
+      assert.isTrue(yield* isStreamFree(world))
+    })
+  )
+})
+
 describe("Notifications: a homeserver that fails", () => {
   it.effect("I9: syncs with 500: the surroundings are asked for at once", () =>
     Effect.gen(function* () {
@@ -361,17 +374,26 @@ describe("Notifications: storage that can't be used", () => {
     })
   )
 
-  it.effect("I9: the news can't be read while the owner is watched: the owner is watched again", () =>
+  it.effect("I9: busy when the owner begins to be watched: he is watched again", () =>
     Effect.gen(function* () {
       const { app, push, world } = yield* setUpSecret
       yield* spoil(world, { _tag: "Late", millis: 3_000 }, { connId: ENCRYPTION, times: 1 })
       yield* app.service.resume()
       yield* settle
-      yield* world.faults.failNext("encryptionNewsKept", new StoreError.StoreFull({ message: "full" }))
-      const notifier = yield* startNotifier(world)
+      yield* world.faults.failNext("encryptionNewsKept", busy)
+      let tries = 0
+      const leases: World["leases"] = {
+        ...world.leases,
+        take: (request) =>
+          ++tries === 2
+            ? Effect.fail(new StoreError.StoreError({ operation: "take a lease", reason: busy }))
+            : world.leases.take(request)
+      }
+      const notifier = yield* startNotifier({ ...world, leases })
       const resolving = yield* begin(notifier.client, push)
       yield* advance("3 seconds")
       assert.deepStrictEqual(yield* readings(resolving), [SECRET])
+      assert.isTrue(yield* app.isOwner)
     })
   )
 

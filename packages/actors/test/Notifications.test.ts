@@ -189,6 +189,27 @@ describe("Notifications find an event", () => {
       })
   )
 
+  it.effect("one sync at a time of all that are resolved at once, as a connection must be used", () =>
+    Effect.gen(function* () {
+      const { roomId, world } = yield* setUp(false)
+      const eventId = yield* world.sim.sendMessage(roomId, BOB, "hello")
+      yield* world.sim.inject({ connId: NOTIFICATIONS, effect: { _tag: "Late", millis: 400 } })
+      const { client } = yield* startNotifier(world)
+      const one = yield* Effect.forkScoped(client.resolve({ roomId, eventId }))
+      const two = yield* Effect.forkScoped(client.resolve({ roomId, eventId }))
+      yield* settle
+      assert.strictEqual(yield* world.sim.inFlight(NOTIFICATIONS), 1)
+      yield* advance(400)
+      assert.strictEqual(yield* world.sim.inFlight(NOTIFICATIONS), 1)
+      yield* advance(400)
+      assert.deepStrictEqual(
+        [reading(yield* Fiber.join(one)), reading(yield* Fiber.join(two))],
+        [says("hello"), says("hello")]
+      )
+      assert.deepStrictEqual(yield* calls(world), { sync: 2 })
+    })
+  )
+
   it.effect("once for the same push twice in a batch", () =>
     Effect.gen(function* () {
       const { roomId, world } = yield* setUp(false)
