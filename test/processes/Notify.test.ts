@@ -189,6 +189,7 @@ describe("notify", () => {
       const { errors, exitCode } = yield* Pushed.notifyOnce(account, account.plain, "$1")
       assert.strictEqual(exitCode, 4)
       assert.include(errors, account.database)
+      assert.match(errors, /has the database for itself alone/)
     })
   )
 

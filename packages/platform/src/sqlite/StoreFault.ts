@@ -20,7 +20,7 @@ const detail = (cause: unknown): string =>
 
 const busy: Explain = (file) =>
   new StoreError.StoreBusy({
-    message: `another process kept the database ${file} locked for longer than storeBusyMillis allows; try again, and look for a process that holds a transaction open`
+    message: `another process kept the database ${file} locked for longer than storeBusyMillis allows; try again, and look for a process that holds a transaction open, or has the database for itself alone (singleProcess)`
   })
 
 const full: Explain = (file) =>
