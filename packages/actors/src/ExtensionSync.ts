@@ -185,8 +185,9 @@ export const make = Effect.fnUntraced(function* (
     apply: yield* ExtensionBatch.make(turn),
     keeper: yield* LeaseKeeper.make(semaphore)
   }
-  // Before the keeper lets go, and after everything that is started below has ended.
-  yield* Effect.addFinalizer(() => Effect.andThen(env.turn.attach(Effect.void), env.turn.close))
+  // Before the keeper lets go, and after everything that is started below has ended. Turns under another's grant go on.
+  const closeTurn = Effect.flatMap(env.keeper.current, (kept) => (Option.isSome(kept) ? env.turn.close : Effect.void))
+  yield* Effect.addFinalizer(() => Effect.andThen(env.turn.attach(Effect.void), closeTurn))
   yield* env.turn.attach(env.keeper.hurry)
   const actor = yield* Actor.make<State, Input, Command, never>({
     name: "ExtensionSync",

@@ -460,6 +460,26 @@ describe("Notifications in the application's process share its grant", () => {
     })
   )
 
+  it.effect("I5: a service that is started and stopped while it waits doesn't disturb who reads", () =>
+    Effect.gen(function* () {
+      const { app, bob, roomId, world } = yield* setUp
+      const client = yield* clientIn(world, app)
+      yield* app.service.stop()
+      yield* holdKeys(world)
+      const eventId = yield* say(bob, roomId, "secret")
+      const resolving = yield* begin(client, { roomId, eventId })
+      yield* app.service.start
+      yield* settle
+      yield* app.service.stop()
+      const before = (yield* world.sim.syncs(ENCRYPTION)).length
+      yield* deliverKeys(world)
+      yield* settle
+      assert.deepStrictEqual(yield* result(resolving), SECRET)
+      assert.strictEqual((yield* world.sim.syncs(ENCRYPTION)).length, before, "what the poll brought was of use")
+      assert.isTrue(yield* isStreamFree(world))
+    })
+  )
+
   it.effect("a process that has never synced is served as well", () =>
     Effect.gen(function* () {
       const { app, bob, roomId, world } = yield* setUp
