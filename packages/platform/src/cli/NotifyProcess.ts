@@ -72,17 +72,19 @@ const explain = (resolved: Resolved): Effect.Effect<void> => {
 
 // --- some events
 
+const codeOfFailure = (failure: NotificationItem.NotificationFailure["class"]): number => {
+  if (failure === "auth") return exitCodes.login
+  return failure === "store" || failure === "storeTerminal" ? exitCodes.database : exitCodes.notification
+}
+
 const codeOf = (result: NotificationItem.NotificationResult): number => {
   switch (result._tag) {
     case "Event":
     case "FilteredOut":
     case "Redacted":
       return exitCodes.ok
-    case "Failed": {
-      const { class: failure } = result.failure
-      if (failure === "auth") return exitCodes.login
-      return failure === "store" || failure === "storeTerminal" ? exitCodes.database : exitCodes.notification
-    }
+    case "Failed":
+      return codeOfFailure(result.failure.class)
     default:
       return exitCodes.notification
   }
@@ -148,7 +150,11 @@ const workOff = Effect.fnUntraced(function* ({ idleMillis, json, maxRssBytes }: 
       const nowMillis = yield* Clock.currentTimeMillis
       if (json) yield* Console.log(lineOf(resolved, nowMillis, nowMillis - push.receivedAtMillis))
     })
-  })
+  }).pipe(
+    Effect.catchTag("CannotResolve", (error) =>
+      Effect.fail(new CommandFailed({ message: error.message, exitCode: codeOfFailure(error.class) }))
+    )
+  )
 })
 
 // --- the process
