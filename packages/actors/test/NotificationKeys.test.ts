@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { NotificationClient, NotificationItem } from "@twinloop/core"
+import { type NotificationClient, type NotificationItem, SyncConfig, Wake } from "@twinloop/core"
 import { SimulatedCrypto } from "@twinloop/core/testing"
 import { Clock, Effect, Fiber, Stream } from "effect"
 import { openChat, read, say, startChat } from "./support/Chat.ts"
@@ -18,6 +18,7 @@ import type { World } from "./support/Simulation.ts"
 import { advance, settle } from "./support/Time.ts"
 
 const ENCRYPTION = "encryption"
+const { leaseMillis } = SyncConfig.defaults
 const SECRET = says("secret")
 
 /** An encrypted room, and Alice's application, which owns the stream. */
@@ -478,6 +479,35 @@ describe("Notifications in the application's process share its grant", () => {
       assert.strictEqual((yield* world.sim.syncs(ENCRYPTION)).length, before, "what the poll brought was of use")
       assert.isTrue(yield* isStreamFree(world))
     })
+  )
+
+  it.effect(
+    "without wake-ups, as in an application that is one process: by the loops at once, else after a lease",
+    () =>
+      Effect.gen(function* () {
+        const { bob, roomId, world: host } = yield* setUpRoom(true)
+        const world: World = { ...host, hub: { ...host.hub, process: () => Wake.layerNone } }
+        const app = yield* startChat(world, "app", { config: { notificationAppRole: "app" } })
+        const client = yield* clientIn(world, app)
+        yield* holdKeys(world)
+        const eventId = yield* say(bob, roomId, "secret")
+        const resolving = yield* begin(client, { roomId, eventId })
+        yield* advance("12 seconds")
+        yield* isPending(resolving)
+        yield* deliverKeys(world)
+        yield* settle
+        assert.deepStrictEqual(yield* result(resolving), SECRET)
+
+        const hall = yield* addRoom(world, "Hall", true)
+        yield* settle
+        yield* holdKeys(world)
+        const push = { roomId: hall, eventId: yield* say(bob, hall, "next") }
+        const next = yield* begin(client, push)
+        yield* app.service.stop()
+        yield* deliverKeys(world)
+        yield* advance(leaseMillis + 1)
+        assert.deepStrictEqual(yield* result(next), says("next", "Hall"))
+      })
   )
 
   it.effect("a process that has never synced is served as well", () =>
