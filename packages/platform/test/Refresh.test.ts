@@ -122,7 +122,7 @@ describe("Refresh", () => {
       assert.strictEqual(yield* storedToken(store), "a1")
       assert.deepStrictEqual(
         server.asked(unstablePath).map(({ authorization }) => authorization),
-        ["Bearer a1"]
+        ["Bearer a0", "Bearer a1"]
       )
     })
   )
@@ -447,9 +447,9 @@ describe("Refresh", () => {
       yield* Deferred.await(held)
 
       const context = yield* Layer.build(processOver(store, leases))
-      const versions = server.next(versionsPath)
+      const asked = server.next(unstablePath)
       const call = yield* Effect.forkChild(Effect.provide(sync, context))
-      yield* Effect.promise(() => versions)
+      yield* Effect.promise(() => asked)
       yield* Effect.sleep("50 millis")
       assert.strictEqual(server.asked(refreshPath).length, 0)
 
