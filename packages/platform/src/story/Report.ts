@@ -18,7 +18,10 @@ export const bounds = {
   lastEventMillis: 10_000,
   /** Of the different windows, the part that the homeserver must have been asked for; the others were gone too fast. */
   windowsAskedShare: 0.1,
-  /** From the acceptance of a message until its notification is shown: half of the deadline under which a push is resolved. */
+  /**
+   * From the acceptance of a message until its notification is shown: measured about 1 s where a process has to start first, and
+   * 0.1 s where not. Half of the deadline under which a push is resolved.
+   */
   notificationMillis: 10_000
 } as const
 
