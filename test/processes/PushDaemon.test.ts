@@ -297,6 +297,31 @@ describe("push-daemon", () => {
     })
   )
 
+  it.live("I7: keeps what is pushed while the login is lost, and says so", () =>
+    Effect.gen(function* () {
+      const account = yield* Pushed.make
+      const file = yield* daemonFile
+      const { daemon, url } = yield* startFixture(file, account, { port: 0, worker: workerOf(account) })
+      yield* enable(account, url)
+      const [device] = yield* registered(account)
+      yield* Effect.orDie(
+        account.host.request(account.token, (state, requester) => {
+          HomeserverModel.logOut(state, requester)
+          return HomeserverModel.findUser(state, account.userId)
+        })
+      )
+      const eventId = yield* Pushed.says(account, "dinner is ready")
+      assert.deepStrictEqual(yield* post(url, device!, account.plain, eventId), [])
+      const errors = yield* TemporaryDatabase.until("the worker's end", daemon.errors, (text) =>
+        text.includes("ended with exit code 3")
+      )
+      assert.include(errors, "Pushes can't be resolved, and wait.")
+      const rows = TemporaryDatabase.all(account.database, "SELECT event_id, state, attempts FROM push_queue")
+      assert.deepStrictEqual(yield* rows, [{ event_id: eventId, state: "waiting", attempts: 0 }])
+      assert.deepStrictEqual(yield* Pushed.shown(account), [])
+    })
+  )
+
   it.live("has the homeserver delete the pusher of an application that it doesn't know", () =>
     Effect.gen(function* () {
       const account = yield* Pushed.make
