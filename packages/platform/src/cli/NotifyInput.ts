@@ -14,7 +14,7 @@ export const IDLE_MILLIS = 2_000
 
 /**
  * Resident memory above which a worker of the queue ends in order, for a fresh one to be started. As one file it has 77 MB at
- * most for events in the clear, and 105 MB once it decrypts; about as much again is for batches of large rooms.
+ * most for events in the clear, and 106 MB once it decrypts; about as much again is for batches of large rooms.
  */
 export const MAX_RSS_BYTES = 192 * 1024 * 1024
 
