@@ -350,11 +350,15 @@ describe("PushWorker", () => {
       const { accept, queue, world } = yield* scenario
       world.isKnown = undefined
       yield* accept(1)
-      let stop = Effect.void
-      world.after = () => stop
+      const isWriting = yield* Latch.make()
+      const mayWrite = yield* Latch.make()
+      world.beforeDone = Effect.andThen(isWriting.open, mayWrite.await)
       const process = yield* start(world, "worker")
-      // Others have the word before the sink's answer is heard.
-      stop = Effect.sync(() => process.worker.interruptUnsafe())
+      yield* isWriting.await
+      process.worker.interruptUnsafe()
+      yield* settle
+      assert.isTrue(isPending(process.worker))
+      yield* mayWrite.open
       yield* Fiber.await(process.worker)
       assert.deepStrictEqual(world.shown, ["Event 1"])
       assert.strictEqual(yield* queue.size, 0)

@@ -70,6 +70,8 @@ export interface World {
   /** What the sink does before it shows, and after. */
   before: (number: number) => Effect.Effect<void, NotificationSink.SinkError>
   after: (number: number) => Effect.Effect<void, NotificationSink.SinkError>
+  /** What happens before a push is removed, as by a database that is locked for a moment. */
+  beforeDone: Effect.Effect<void>
   /** Absent: the sink can't tell. */
   isKnown: ((number: number) => Effect.Effect<boolean, NotificationSink.SinkError>) | undefined
 }
@@ -87,6 +89,7 @@ export const makeWorld: Effect.Effect<World, never, Scope.Scope> = Effect.gen(fu
     shown: [],
     before: () => Effect.void,
     after: () => Effect.void,
+    beforeDone: Effect.void,
     isKnown: (number) => Effect.succeed(numbersOf(world).includes(number))
   }
   return world
@@ -199,7 +202,12 @@ export const start = Effect.fnUntraced(function* (world: World, name: string, op
   const queue = alive(Context.get(services, PushQueue))
   const counted = PushQueue.of({
     ...queue,
-    waiting: (...args) => Effect.suspend(() => (reads++, queue.waiting(...args)))
+    waiting: (...args) => Effect.suspend(() => (reads++, queue.waiting(...args))),
+    done: (...args) =>
+      Effect.andThen(
+        Effect.suspend(() => world.beforeDone),
+        queue.done(...args)
+      )
   })
   const context = services.pipe(
     Context.add(PushQueue, counted),
