@@ -92,5 +92,5 @@ export const enable = Effect.fn("PushProcess.enable")(function* (database: strin
   const args = ["push", "enable", "--url", url, "--database", database]
   const command = yield* StoryProcess.start("push enable", args, Schema.Never)
   const exitCode = yield* command.exitCode
-  if (exitCode !== 0) yield* command.fail(`ended with exit code ${exitCode}`)
+  if (exitCode !== 0) return yield* command.fail(`ended with exit code ${exitCode}`)
 }, Effect.scoped)
