@@ -7,10 +7,11 @@
  * valid (`CryptoTurn.ts`), applying a response (`ExtensionBatch.ts`), consuming the inbox (`Inbox.ts`).
  */
 import { type DistributedSemaphore, ExtensionLoopMachine, Homeserver, SyncConfig, SyncStore } from "@twinloop/core"
-import { Clock, Duration, Effect, Option, Random } from "effect"
-import type { Cause, Scope, Stream } from "effect"
+import { Clock, Duration, Effect, Option, Random, Scope } from "effect"
+import type { Cause, Stream } from "effect"
 import * as Actor from "./Actor.ts"
 import * as CryptoTurn from "./CryptoTurn.ts"
+import { EncryptionNews } from "./EncryptionNews.ts"
 import * as ExtensionBatch from "./ExtensionBatch.ts"
 import type * as Inbox from "./Inbox.ts"
 import * as LeaseKeeper from "./LeaseKeeper.ts"
@@ -45,11 +46,20 @@ interface Env {
   readonly turn: CryptoTurn.CryptoTurn["Service"]
   readonly requests: OutgoingRequests.OutgoingRequests["Service"]
   readonly keeper: LeaseKeeper.LeaseKeeper
+  readonly news: EncryptionNews["Service"]
   readonly apply: ExtensionBatch.Apply
 }
 
+/** While another process owns the stream, what it commits is followed by its signals. */
+const waitForGrant = (env: Env, context: Actor.Context<Input>) =>
+  Effect.scopedWith((scope) =>
+    env.keeper.take(({ peer }) =>
+      Effect.andThen(context.send({ _tag: "LockRefused" }), Scope.provide(env.news.watch(peer), scope))
+    )
+  )
+
 const takeLock = (env: Env, context: Actor.Context<Input>) =>
-  env.keeper.take(context.send({ _tag: "LockRefused" })).pipe(
+  waitForGrant(env, context).pipe(
     Effect.tap(env.turn.open),
     Effect.flatMap((grant) =>
       Effect.map(Clock.currentTimeMillis, (nowMillis): Input => ({
@@ -172,6 +182,7 @@ export const make = Effect.fnUntraced(function* (
   | SyncStore.SyncStore
   | CryptoTurn.CryptoTurn
   | OutgoingRequests.OutgoingRequests
+  | EncryptionNews
   | Inbox.Inbox
   | Scope.Scope
 > {
@@ -183,6 +194,7 @@ export const make = Effect.fnUntraced(function* (
     turn,
     requests: yield* OutgoingRequests.OutgoingRequests,
     apply: yield* ExtensionBatch.make(turn),
+    news: yield* EncryptionNews,
     keeper: yield* LeaseKeeper.make(semaphore)
   }
   // Before the keeper lets go, and after everything that is started below has ended. Turns under another's grant go on.

@@ -6,7 +6,7 @@
  *
  * Invariants: I1, I4 (the lease row is free when `release`, or the closing of the scope, is done).
  */
-import { type DistributedSemaphore, type StoreError } from "@twinloop/core"
+import type { DistributedSemaphore, Lease, StoreError } from "@twinloop/core"
 import { Effect, Exit, Option, Ref, Scope, SubscriptionRef } from "effect"
 import type { Stream } from "effect"
 
@@ -18,10 +18,10 @@ export type LeaseStatus =
 
 export interface LeaseKeeper {
   /**
-   * Waits for the grant and keeps it; runs `onRefused` once, when it is known that another holder is in the way.
+   * Waits for the grant and keeps it; calls `onRefused` once, when it is known that another holder is in the way.
    * Interrupting gives up the place in the queue.
    */
-  take(onRefused?: Effect.Effect<void>): Effect.Effect<DistributedSemaphore.Grant, StoreError.StoreError>
+  take(onRefused?: OnRefused): Effect.Effect<DistributedSemaphore.Grant, StoreError.StoreError>
   /**
    * Keeps the grant if it is to be had at once; otherwise gives who has it. `dead`: holders that were seen to die; see
    * `DistributedSemaphore.tryTakeAfter`.
@@ -37,6 +37,9 @@ export interface LeaseKeeper {
   readonly changes: Stream.Stream<LeaseStatus>
 }
 
+/** Told who is in the way. */
+export type OnRefused = (blocker: Lease.Blocker) => Effect.Effect<void>
+
 interface Kept {
   readonly grant: DistributedSemaphore.Grant
   readonly scope: Scope.Closeable
@@ -47,10 +50,10 @@ const isTransient = ({ reason }: StoreError.StoreError): boolean =>
   reason._tag === "StoreBusy" || reason._tag === "StoreFull"
 
 /** Tries first, so that a wait is told only when there is one; a store that is busy just then isn't a refusal. */
-const tryThenWait = (semaphore: DistributedSemaphore.DistributedSemaphore, onRefused: Effect.Effect<void>) =>
+const tryThenWait = (semaphore: DistributedSemaphore.DistributedSemaphore, onRefused: OnRefused) =>
   semaphore.tryTake.pipe(
     Effect.flatMap((tried) =>
-      tried._tag === "Taken" ? Effect.succeed(tried.grant) : Effect.andThen(onRefused, semaphore.take)
+      tried._tag === "Taken" ? Effect.succeed(tried.grant) : Effect.andThen(onRefused(tried.blocker), semaphore.take)
     ),
     Effect.catchIf(isTransient, () => semaphore.take)
   )
@@ -94,7 +97,7 @@ export const make = Effect.fnUntraced(function* (
     )
   yield* Effect.addFinalizer(() => release)
   return {
-    take: (onRefused = Effect.void) => acquire(tryThenWait(semaphore, onRefused), (grant) => grant),
+    take: (onRefused = () => Effect.void) => acquire(tryThenWait(semaphore, onRefused), (grant) => grant),
     tryTake: (dead = []) =>
       acquire(semaphore.tryTakeAfter(dead), (taken) => (taken._tag === "Taken" ? taken.grant : undefined)),
     release,

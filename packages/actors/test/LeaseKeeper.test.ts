@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DistributedSemaphore, StoreError } from "@twinloop/core"
+import { DistributedSemaphore, type Lease, StoreError } from "@twinloop/core"
 import { Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
 import * as LeaseKeeper from "../src/LeaseKeeper.ts"
 import { makeWorld, startProcess } from "./support/Simulation.ts"
@@ -93,14 +93,15 @@ describe("LeaseKeeper", () => {
       const a = yield* makeKeeper(world, "a")
       const b = yield* makeKeeper(world, "b")
       const refused: Array<string> = []
-      const tell = (who: string) => Effect.sync(() => void refused.push(who))
+      const tell = (who: string) => (blocker: Lease.Blocker) =>
+        Effect.sync(() => void refused.push(`${who} by ${blocker.holder.split("#")[0]}`))
       yield* a.keeper.take(tell("a"))
       yield* Effect.forkChild(b.keeper.take(tell("b")))
       yield* advance("5 seconds")
       yield* a.keeper.release
       yield* settle
       assert.strictEqual((yield* b.keeper.status)._tag, "Held")
-      assert.deepStrictEqual(refused, ["b"])
+      assert.deepStrictEqual(refused, ["b by a"])
     })
   )
 
