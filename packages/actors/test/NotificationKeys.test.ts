@@ -393,6 +393,34 @@ describe("Notifications: the key isn't there, and the application owns the strea
   )
 })
 
+describe("Notifications: the notification process is frozen while it owns the stream", () => {
+  it.effect("I1: it stops reading when it learns that the lease is another's, and hears of the key from him", () =>
+    Effect.gen(function* () {
+      const { app, bob, roomId, world } = yield* setUp
+      yield* app.service.suspend()
+      yield* holdKeys(world)
+      const eventId = yield* say(bob, roomId, "secret")
+      const { client, process } = yield* startNotifier(world)
+      const resolving = yield* begin(client, { roomId, eventId })
+      yield* process.freeze
+      yield* app.service.resume()
+      yield* advance("12 seconds")
+      assert.isTrue(yield* app.isOwner)
+      yield* process.thaw
+      yield* advance("4 seconds")
+      const readers = (yield* world.sim.syncs(ENCRYPTION)).filter(
+        ({ outcome, session }) => outcome === "pending" && session.deviceId === world.session.deviceId
+      )
+      assert.lengthOf(readers, 1, "the application's")
+      yield* isPending(resolving)
+      yield* deliverKeys(world)
+      yield* settle
+      assert.deepStrictEqual(yield* result(resolving), SECRET)
+      assert.deepStrictEqual(new Set((yield* generations(world)).slice(-1)), new Set([3]))
+    })
+  )
+})
+
 describe("Notifications in the application's process share its grant", () => {
   it.effect("I1: while the loops run, the key comes by them, and nobody else reads the stream", () =>
     Effect.gen(function* () {
