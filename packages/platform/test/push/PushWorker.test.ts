@@ -500,6 +500,19 @@ describe("PushWorker", () => {
     })
   )
 
+  it.effect("shows what is in hand also when it may not be idle at all", () =>
+    Effect.gen(function* () {
+      const { accept, queue, world } = yield* scenario
+      world.resolve = (number) => Effect.as(Effect.sleep(3 * waitPollMillis), message(number))
+      yield* accept(1, 2)
+      const { worker } = yield* start(world, "worker", { idleMillis: 0 })
+      yield* advance(3 * waitPollMillis)
+      yield* Fiber.join(worker)
+      assert.deepStrictEqual(world.shown, ["Event 1", "Event 2"])
+      assert.strictEqual(yield* queue.size, 0)
+    })
+  )
+
   it.effect("isn't kept by what is due later than that, and is by what is due earlier", () =>
     Effect.gen(function* () {
       const { accept, queue, use, world } = yield* scenario

@@ -203,6 +203,7 @@ export const start = Effect.fnUntraced(function* (world: World, name: string, op
   const counted = PushQueue.of({
     ...queue,
     waiting: (...args) => Effect.suspend(() => (reads++, queue.waiting(...args))),
+    nextDueMillis: (...args) => Effect.suspend(() => (reads++, queue.nextDueMillis(...args))),
     done: (...args) =>
       Effect.andThen(
         Effect.suspend(() => world.beforeDone),
