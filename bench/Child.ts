@@ -61,6 +61,10 @@ export const bundled = Effect.fnUntraced(function* (path: string) {
   return bundle
 })
 
+/** A program of this folder that is started from its source. */
+export const unbundled = (path: string): Effect.Effect<Bundle, never, Scope.Scope> =>
+  Effect.map(temporaryDirectory, (cache) => ({ file: fileURLToPath(file(path)), cache }))
+
 /** Runs a contestant to its end, and gives the figures that it prints. */
 export const figures = Effect.fnUntraced(function* (
   { cache, file }: Bundle,

@@ -1,6 +1,6 @@
 /** Node from its start to its end: when its first line arrived, when it was over, and what it said. */
 import { Effect } from "effect"
-import { spawn } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import type { Bundle } from "./Child.ts"
 import { nowMillis } from "./contestants/Figures.ts"
 import type { StartLine } from "./contestants/start/StartLine.ts"
@@ -15,11 +15,20 @@ export interface Run {
   readonly output: string
 }
 
-/** Runs Node to its end. */
-export const node = (args: ReadonlyArray<string>, env: { readonly [name: string]: string } = {}): Effect.Effect<Run> =>
+/** The command that starts another one so that it may use one core alone; undefined where there is none. */
+export const oneCore = (): ReadonlyArray<string> | undefined =>
+  spawnSync("taskset", ["-c", "0", "true"]).status === 0 ? ["taskset", "-c", "0"] : undefined
+
+/** Runs Node to its end; `under` is a command that starts another one. */
+export const node = (
+  args: ReadonlyArray<string>,
+  env: { readonly [name: string]: string } = {},
+  under: ReadonlyArray<string> = []
+): Effect.Effect<Run> =>
   Effect.callback<Run>((resume) => {
     const startedAtMillis = nowMillis()
-    const child = spawn(process.execPath, args, {
+    const [command = process.execPath, ...all] = [...under, process.execPath, ...args]
+    const child = spawn(command, all, {
       stdio: ["ignore", "pipe", "inherit"],
       env: { ...process.env, ...env }
     })

@@ -8,7 +8,7 @@
  * Not here: the programs (`contestants/crypto`).
  */
 import { Effect } from "effect"
-import { fileURLToPath, pathToFileURL } from "node:url"
+import { pathToFileURL } from "node:url"
 import type { Program } from "../../test/processes/Program.ts"
 import type { Aim, Benchmark, Contestant, Make, Medians, Options } from "../Benchmark.ts"
 import * as Child from "../Child.ts"
@@ -37,15 +37,6 @@ const ofTheLimit = (what: string, figure: string): Aim => ({
   unit: "×"
 })
 
-/** A program that is started from its source. */
-const unbundled = Effect.fnUntraced(function* (path: string) {
-  const bundle: Child.Bundle = {
-    file: fileURLToPath(new URL(`../${path}`, import.meta.url)),
-    cache: yield* Child.temporaryDirectory
-  }
-  return bundle
-})
-
 const decrypting = Effect.fnUntraced(function* (work: Omit<CryptoTask, "database">) {
   const contestant = (name: string, role: Contestant["role"], bundle: Child.Bundle): Contestant => ({
     name,
@@ -58,7 +49,7 @@ const decrypting = Effect.fnUntraced(function* (work: Omit<CryptoTask, "database
   return [
     contestant("twinloop", "us", yield* Child.bundled("contestants/crypto/twinloop.ts")),
     // In one file, it would look for its WebAssembly beside that file.
-    contestant("matrix-js-sdk", "peer", yield* unbundled("contestants/crypto/jsSdk.ts")),
+    contestant("matrix-js-sdk", "peer", yield* Child.unbundled("contestants/crypto/jsSdk.ts")),
     contestant("the machine in memory", "limit", yield* Child.bundled("contestants/crypto/limit.ts"))
   ]
 })

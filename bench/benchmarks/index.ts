@@ -3,6 +3,7 @@ import type { Make } from "../Benchmark.ts"
 import * as Accounts from "./Accounts.ts"
 import * as Crypto from "./Crypto.ts"
 import * as Lock from "./Lock.ts"
+import * as Notification from "./Notification.ts"
 import * as Start from "./Start.ts"
 import * as Sync from "./Sync.ts"
 
@@ -11,5 +12,6 @@ export const all: Make = (options) => [
   ...Start.make(options),
   ...Lock.make(options),
   ...Accounts.make(options),
-  ...Crypto.make(options)
+  ...Crypto.make(options),
+  ...Notification.make(options)
 ]

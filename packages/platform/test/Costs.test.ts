@@ -13,14 +13,7 @@ import { join } from "node:path"
 import * as SessionStore from "../src/http/SessionStore.ts"
 import { CheckpointThread } from "../src/sqlite/CheckpointThread.ts"
 import * as Twinloop from "../src/Twinloop.ts"
-import {
-  type Answer,
-  json,
-  scriptedServer,
-  sessionAt,
-  unstablePath,
-  withUnstable
-} from "./HttpHomeserver.fixture.ts"
+import { type Answer, json, scriptedServer, sessionAt, unstablePath, withUnstable } from "./HttpHomeserver.fixture.ts"
 import { counting, touching, type Transaction, transactionsOf } from "./SqlCounting.ts"
 import { storesAt, temporaryDirectory, temporaryFile } from "./SqliteKit.ts"
 
