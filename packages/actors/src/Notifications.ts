@@ -180,8 +180,9 @@ const prepare = ({ env }: Resolution, context: Context) =>
 
 // --- the homeserver
 
+/** Synapse calls the event of another room a bad request: asked the same, it says so for as long as there is time. */
 const isRefused = ({ reason }: HomeserverError.HomeserverError): boolean =>
-  reason._tag === "NotFound" || reason._tag === "Forbidden"
+  reason._tag === "NotFound" || reason._tag === "Forbidden" || reason._tag === "BadRequest"
 
 const fetchContext = (env: Env, command: Extract<Command, { _tag: "FetchContext" }>): Effect.Effect<Input> => {
   const { eventId, key, millis, roomId } = command

@@ -189,6 +189,18 @@ describe("Notifications find an event", () => {
       })
   )
 
+  it.effect("not where the homeserver calls the question a bad request: it says so long before the deadline", () =>
+    Effect.gen(function* () {
+      const { roomId, world } = yield* setUp(false)
+      const reason = new HomeserverError.BadRequest({ message: "No row found", status: 404, errcode: "M_UNKNOWN" })
+      yield* world.sim.inject({ operation: "context", effect: { _tag: "Fail", reason } })
+      const { client } = yield* startNotifier(world)
+      const resolving = yield* Effect.forkScoped(client.resolve({ roomId, eventId: "$of-another-room" }))
+      yield* advance("3 seconds")
+      assert.strictEqual((yield* Fiber.join(resolving))._tag, "NotFound")
+    })
+  )
+
   it.effect("one sync at a time of all that are resolved at once, as a connection must be used", () =>
     Effect.gen(function* () {
       const { roomId, world } = yield* setUp(false)
