@@ -468,6 +468,31 @@ export const pushConformance = <E>(
     )
 
     test(
+      "is no look into a room that one was only invited to, nor one that comes after leaving",
+      Effect.fnUntraced(function* (harness) {
+        const { alice, bob } = harness
+        const [roomId, hall] = [yield* sharedRoom(harness), yield* createRoom(harness, alice, { name: "Hall" })]
+        const path = (id: string, what: string) => `/v3/rooms/${segment(id)}/${what}`
+        const user_id = bob.session.userId
+        yield* act(harness, alice, { method: "POST", path: path(hall, "invite"), body: { user_id } })
+        const member = yield* act(harness, alice, { method: "GET", path: path(hall, `state/m.room.member/${user_id}`) })
+        assert.strictEqual(member.membership, "invite")
+        const inHall = yield* say(alice, hall, "in the hall")
+        const before = yield* say(alice, roomId, "before")
+        for (const id of [roomId, hall]) yield* act(harness, bob, { method: "POST", path: path(id, "leave"), body: {} })
+        const after = yield* say(alice, roomId, "after")
+        assert.strictEqual((yield* bob.eventContext(roomId, before)).event.event_id, before)
+        for (const [id, eventId] of [
+          [roomId, after],
+          [hall, inHall]
+        ] as const) {
+          const { reason } = yield* Effect.flip(bob.eventContext(id, eventId))
+          assert.oneOf(reason._tag, ["Forbidden", "NotFound"])
+        }
+      })
+    )
+
+    test(
       "is the push rules, which are account data whichever way they are changed",
       Effect.fnUntraced(function* (harness) {
         const { bob } = harness

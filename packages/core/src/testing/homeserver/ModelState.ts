@@ -98,6 +98,8 @@ export interface UserRoom {
   memberStream: number
   /** True when the user left by himself, and was not kicked. */
   leftBySelf: boolean
+  /** Whether the user has ever been in it: who was only invited has seen nothing of it. */
+  wasJoined: boolean
   /** type → content. */
   readonly accountData: Map<string, StoredAccountData>
   accountDataStream: number

@@ -22,10 +22,10 @@ const streamOf = (token: string): Outcome<number> => {
     : Result.succeed(Number(number))
 }
 
-/** How far into a room's timeline a user sees: all of it while joined, up to his leaving after, nothing when invited. */
-export const visibleEnd = ({ room, membership, memberStream }: UserRoom): number => {
+/** How far into a room's timeline a user sees: all of it while joined, up to his leaving after, nothing when only invited. */
+export const visibleEnd = ({ room, membership, memberStream, wasJoined }: UserRoom): number => {
   if (membership === "join") return room.timeline.length
-  return membership === "leave" || membership === "ban" ? firstAfter(room.timeline, memberStream) : 0
+  return wasJoined && (membership === "leave" || membership === "ban") ? firstAfter(room.timeline, memberStream) : 0
 }
 
 interface Visible {

@@ -64,6 +64,7 @@ const userRoomOf = (user: User, room: Room): UserRoom => {
     membership: "leave",
     memberStream: 0,
     leftBySelf: true,
+    wasJoined: false,
     accountData: new Map(),
     accountDataStream: 0,
     unread: []
@@ -87,6 +88,7 @@ const setMembership = (state: ModelState, room: Room, target: UserId, stored: St
   userRoom.membership = now
   userRoom.memberStream = stored.stream
   userRoom.leftBySelf = now === "leave" && stored.event.sender === target
+  userRoom.wasJoined ||= now === "join"
   // Who comes in has read what was before: without a receipt, Synapse counts from the membership.
   if (now !== before) userRoom.unread = []
   user.unsorted = true
