@@ -368,12 +368,14 @@ describe("Lease: several permits", () => {
     assert.isUndefined(blockerOf(lease.take("c", start + leaseMillis)))
   })
 
-  it("frees what a holder doesn't take again", () => {
+  it("I1: frees what a holder doesn't take again, and the fence of the whole stands for no part", () => {
     const lease = makeTable(2)
     const both = lease.own("a", start, { count: 2 })
-    assert.strictEqual(lease.own("a", start + 1).generation, both.generation)
+    const one = lease.own("a", start + 1)
+    assert.strictEqual(one.generation, both.generation + 1)
     const other = lease.own("b", start + 1)
-    assert.isTrue(lease.stands(both))
+    assert.isFalse(lease.stands(both))
+    assert.isTrue(lease.stands(one))
     assert.isTrue(lease.stands(other))
   })
 })

@@ -182,10 +182,11 @@ interface Given {
 }
 
 /**
- * Gives rows to a holder: the generation stays when every row was his last, and grows by one otherwise (invariant I1).
+ * Gives rows to a holder: the generation stays when they are exactly what he had under it last, and grows by one otherwise
+ * (invariant I1).
  *
  * Rows that were taken together and are not among those given become free: nobody keeps a part of what he was granted as
- * a whole.
+ * a whole, nor does a fence of the whole stand for a part.
  */
 const give = (
   table: LeaseTable,
@@ -193,9 +194,9 @@ const give = (
   to: { readonly holder: string; readonly peer: Peer; readonly expiresAtMillis: number; readonly leaseMillis: number }
 ): Given => {
   const first = chosen[0]
-  const same =
-    first !== undefined && chosen.every((row) => row.holder === to.holder && row.generation === first.generation)
-  const generation = same ? first.generation : generationOf(table) + 1
+  const isLast = (row: LeaseRow): boolean => row.holder === to.holder && row.generation === first?.generation
+  const same = chosen.every(isLast) && table.rows.filter(isLast).length === chosen.length
+  const generation = same && first !== undefined ? first.generation : generationOf(table) + 1
   const granted = chosen.map((row) => ({ slot: row.slot, generation, ...to }))
   const cut = (row: LeaseRow): boolean =>
     chosen.some((taken) => taken.holder === row.holder && taken.generation === row.generation)
