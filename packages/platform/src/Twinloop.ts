@@ -16,7 +16,7 @@ import {
   type CryptoEngine,
   EventDecryptor,
   type Homeserver,
-  type NotificationClient,
+  NotificationClient,
   PassThroughCrypto,
   RoomList,
   type StoreError,
@@ -126,14 +126,19 @@ const layerStores = ({ config = {}, database, singleProcess }: Options) => {
 export const layerFoundation = (options: Options): Layer.Layer<Foundation, StoreError.StoreError> =>
   Layer.merge(Layer.fresh(layerStores(options)), layerShared)
 
-/** Sockets that a suspended process must not keep open; the control socket stays, since it is how one resumes. */
+/**
+ * What else must end before a process is suspended: pushes that are being resolved, which may own the stream for a moment, and
+ * sockets. The control socket stays, since it is how one resumes.
+ */
 const suspendables = Layer.effect(
   Suspendables.Suspendables,
   Effect.gen(function* () {
     const http = yield* Effect.flatMap(HttpUsers, (users) => users.join)
     const wake = yield* WakeSocket.WakeListening
     const database = yield* SqliteClient.SqliteClient
+    const notifications = yield* NotificationClient.NotificationClient
     return [
+      { name: "pushes that are being resolved", suspend: notifications.settled, resume: Effect.void },
       { name: "copying the database's log", suspend: database.settled, resume: Effect.void },
       { name: "HTTP connections", suspend: http.quiet, resume: http.wake },
       { name: "the wake-up socket", suspend: wake.close, resume: wake.open }
@@ -172,12 +177,14 @@ export const layer = (
   options: Options
 ): Layer.Layer<Twinloop, StoreError.StoreError | NotLoggedIn | InvalidHomeserverUrl> =>
   Layer.fresh(
-    Layer.merge(Rooms.Rooms.layer, Notifications.layer).pipe(
+    Rooms.Rooms.layer.pipe(
       Layer.provideMerge(Encryption.Encryption.layer),
       Layer.provideMerge(SyncService.SyncService.layer),
+      Layer.provide(suspendables),
+      Layer.provideMerge(Notifications.layer),
+      Layer.provideMerge(StreamServices.layer),
       Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, layerCrypto(options))),
       Layer.provideMerge(HttpHomeserver.layer),
-      Layer.provide(suspendables),
       Layer.provideMerge(layerStores(options))
     )
   ).pipe(Layer.provideMerge(layerShared))
