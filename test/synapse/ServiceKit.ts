@@ -10,8 +10,8 @@
  */
 import { Inbox, MainSync, SyncService } from "@twinloop/actors"
 import { type MatrixEvent, type Room, RoomList, SyncConfig, type SyncServiceMachine, SyncStore } from "@twinloop/core"
-import { type Session, SessionStore, Twinloop } from "@twinloop/platform"
-import { Context, Duration, Effect, FileSystem, Layer, Option, Queue, Stream } from "effect"
+import { Login, NodeHomeserver, type Session, SessionStore, Twinloop } from "@twinloop/platform"
+import { Context, Duration, Effect, FileSystem, Layer, Option, Queue, Redacted, Stream } from "effect"
 import { Synapse } from "../../packages/platform/src/synapse/Synapse.ts"
 import type { ApiRequest } from "../../packages/platform/src/synapse/SynapseApi.ts"
 
@@ -38,6 +38,17 @@ export const newPerson = Effect.fnUntraced(function* (displayName: string) {
   const person: Person = { session, userId: session.userId }
   yield* call(person, "PUT", `/_matrix/client/v3/profile/${session.userId}/displayname`, { displayname: displayName })
   return person
+})
+
+/**
+ * Logs in by password as an application does, with tokens that can be renewed if the homeserver gives such; as the same device
+ * again if it is named.
+ */
+export const passwordLogin = Effect.fnUntraced(function* ({ session, userId }: Person, deviceId?: string) {
+  const password = Redacted.make(userId.slice(1).split(":")[0] ?? "")
+  const device = deviceId === undefined ? {} : { deviceId }
+  const login = Login.byPassword({ homeserver: session.homeserver, user: userId, password, ...device })
+  return yield* Effect.provide(login, NodeHomeserver.layerTransport)
 })
 
 /** One request by a person; any status is an answer. */

@@ -5,8 +5,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
 import { SyncConfig, type SyncServiceMachine } from "@twinloop/core"
-import { Login, NodeHomeserver } from "@twinloop/platform"
-import { Effect, Layer, Redacted, Stream } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import { Synapse } from "../../packages/platform/src/synapse/Synapse.ts"
 import * as Kit from "./ServiceKit.ts"
 import * as Recorder from "./ServiceRecorder.ts"
@@ -17,18 +16,10 @@ const config = { pollTimeoutMillis: 1_000 }
 /** How long an access token lives. */
 const LIFE_MILLIS = 4_000
 
-/** Logs in by password as an application does, with tokens that can be renewed; as the same device again if it is named. */
-const passwordLogin = Effect.fnUntraced(function* ({ session, userId }: Kit.Person, deviceId?: string) {
-  const password = Redacted.make(userId.slice(1).split(":")[0] ?? "")
-  const device = deviceId === undefined ? {} : { deviceId }
-  const login = Login.byPassword({ homeserver: session.homeserver, user: userId, password, ...device })
-  return yield* Effect.provide(login, NodeHomeserver.layerTransport)
-})
-
 /** A person with an account whose tokens end, two services of it in two roles, and another person. */
 const world = Effect.gen(function* () {
   const [registered, bert] = [yield* Kit.newPerson("Anna"), yield* Kit.newPerson("Bert")]
-  const me: Kit.Person = { userId: registered.userId, session: yield* passwordLogin(registered) }
+  const me: Kit.Person = { userId: registered.userId, session: yield* Kit.passwordLogin(registered) }
   const { expiresAtMillis, ...session } = me.session
   assert.isDefined(expiresAtMillis)
   assert.isDefined(session.refreshToken)
@@ -108,7 +99,7 @@ describe("the service's tokens on Synapse", () => {
           yield* Effect.forEach(services, untilLoggedOut)
 
           // The same device again: the services that are there go on.
-          yield* Kit.logIn(account.database, yield* passwordLogin(registered, deviceId))
+          yield* Kit.logIn(account.database, yield* Kit.passwordLogin(registered, deviceId))
           yield* Effect.forEach(services, ({ running }) => running.service.start)
           const eventId = yield* Kit.say(bert, roomId, "welcome back")
           for (const { running } of services) {
