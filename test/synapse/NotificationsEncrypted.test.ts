@@ -6,7 +6,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
-import type * as RunEvent from "../../packages/platform/src/cli/RunEvent.ts"
+import type { RunEvent } from "../../packages/platform/src/cli/RunEvent.ts"
 import { Synapse } from "../../packages/platform/src/synapse/Synapse.ts"
 import * as Pushed from "../processes/fixtures/PushedAccount.ts"
 import * as EncryptionKit from "./EncryptionKit.ts"
@@ -113,7 +113,11 @@ describe("notifications of encrypted events on Synapse", () => {
           assert.isTrue(isFree(taken))
           const since = yield* app.said
           yield* app.signal("SIGCONT")
-          yield* app.until("own the stream again", Pushed.owns, { since })
+          const isNewer = (line: RunEvent): boolean =>
+            line.event === "state" &&
+            line.extension._tag === "Syncing" &&
+            (line.extension.generation ?? 0) > taken.generation
+          yield* app.until("own the stream again", isNewer, { since })
           const again = yield* lease(scene)
           assert.match(again.holder, /^main#/)
           yield* assertShown(scene, "after the thaw")
