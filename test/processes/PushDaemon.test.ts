@@ -78,6 +78,7 @@ describe("push-daemon", () => {
       const account = yield* Pushed.make
       const file = yield* KilledDaemons.daemonFile
       const worker = KilledDaemons.workerOf(account)
+      const dyingWorker = KilledDaemons.workerOf(account, KilledDaemons.dyingAsItWrites)
       const first = yield* KilledDaemons.start(file, account, { port: 0, worker })
       const { port } = first
       yield* enable(account, first.url)
@@ -93,7 +94,7 @@ describe("push-daemon", () => {
         })
       const order: ReadonlyArray<KilledDaemons.Kill> = ["worker at a notification", "worker", "daemon"]
       for (let life = 0; life < LIVES; life++) {
-        const { daemon } = yield* KilledDaemons.start(file, account, { port, worker })
+        const { daemon } = yield* KilledDaemons.start(file, account, { port, worker: dyingWorker })
         for (const whom of order) {
           yield* say(2)
           if (yield* KilledDaemons.kill(daemon, account, whom)) kills[whom]++
