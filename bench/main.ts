@@ -83,7 +83,7 @@ const bench = Command.make(
     "Compares Twinloop with matrix-js-sdk, with matrix-rust-sdk's lock, and with what a machine can do at best"
   ),
   Command.withExamples([
-    { command: "npm run bench", description: "Everything; takes about twenty minutes" },
+    { command: "npm run bench", description: "Everything; takes about half an hour" },
     { command: "npm run bench -- --only lock", description: "The lock's benchmarks" },
     { command: "npm run bench --silent -- --json > figures.json", description: "For a script" }
   ])
