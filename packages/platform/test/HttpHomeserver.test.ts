@@ -87,6 +87,18 @@ describe("HttpHomeserver", () => {
       })
     )
 
+    it.live("is the merged one where a proxy lets only that through, and has no errcode for the other", () =>
+      Effect.gen(function* () {
+        const server = yield* scriptedServer
+        withUnstable(server, text(404, "text/html", "<html>not here</html>"))
+        server.on(`POST ${v4Path}`, ok)
+        const asked = sync(syncRequest())
+        yield* Effect.provide(Effect.andThen(asked, asked), clientOf(sessionAt(server)))
+        assert.strictEqual(server.asked(unstablePath).length, 1)
+        assert.strictEqual(server.asked(v4Path).length, 2)
+      })
+    )
+
     it.live("is none where neither endpoint is there, and is looked for again after that", () =>
       answered([json(404, { errcode: "M_UNRECOGNIZED", error: "?" }), ok], (server) =>
         Effect.gen(function* () {

@@ -127,14 +127,31 @@ const syncAs = Effect.fnUntraced(function* (
   return decoded.success
 })
 
+/**
+ * Whether an endpoint isn't there. As long as none is known to be, a plain 404 says so as well: a proxy that lets only some paths
+ * through has no errcode for the others.
+ */
+const isAbsent =
+  (isKnown: boolean) =>
+  ({ reason }: Failure): boolean =>
+    reason._tag === "Unsupported" ||
+    (!isKnown && reason._tag === "BadRequest" && (reason.status === 404 || reason.status === 405))
+
 /** In the spelling that the homeserver has; the other one is tried when the first isn't there. */
 const sync = Effect.fn("HttpHomeserver.sync")(function* (env: Env, asked: SlidingSync.SyncRequest) {
-  const spelling = (yield* Ref.get(env.spelling)) ?? "unstable"
+  const known = yield* Ref.get(env.spelling)
+  const spelling = known ?? "unstable"
   const other = spelling === "unstable" ? "v4" : "unstable"
   const neither = Effect.flatMap(Ref.set(env.spelling, undefined), () => Effect.fail(unsupported(env)))
   return yield* syncAs(env, spelling, asked).pipe(
-    Effect.catchReason("HomeserverError", "Unsupported", () => syncAs(env, other, asked)),
-    Effect.catchReason("HomeserverError", "Unsupported", () => neither)
+    Effect.catchIf(isAbsent(known !== undefined), (error) =>
+      syncAs(env, other, asked).pipe(
+        // A plain 404 doesn't prove that there is none.
+        Effect.catchReason("HomeserverError", "Unsupported", () =>
+          error.reason._tag === "Unsupported" ? neither : Effect.fail(error)
+        )
+      )
+    )
   )
 })
 
