@@ -217,6 +217,9 @@ describe("the push daemon on Synapse", () => {
             `killed: ${daemon} daemons, ${answering} as they answered, ${random} workers, ${writing} as they wrote; ${shown.length} events shown`
           )
           assert.isAtLeast(LIVES + random + writing, 20)
+          // Sequences aren't used twice: each event was in the queue once, however often it was pushed.
+          const sequences = "SELECT seq FROM sqlite_sequence WHERE name = 'push_queue'"
+          assert.deepEqual(yield* TemporaryDatabase.all(account.database, sequences), [{ seq: EVENTS }])
           assert.isAbove(writing, 0)
           assert.sameMembers(shown, sent)
           assert.strictEqual(new Set(shown).size, shown.length)
