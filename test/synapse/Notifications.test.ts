@@ -9,8 +9,10 @@ import { SessionStore, Twinloop } from "@twinloop/platform"
 import { Effect, type FileSystem, Layer, Redacted } from "effect"
 import { Synapse } from "../../packages/platform/src/synapse/Synapse.ts"
 import * as Pushed from "../processes/fixtures/PushedAccount.ts"
+import * as EncryptionKit from "./EncryptionKit.ts"
 import * as Kit from "./ServiceKit.ts"
 import * as Notifying from "./NotificationKit.ts"
+import * as Wire from "./Wire.ts"
 
 /** How long an access token that can be renewed lives. */
 const LIFE_MILLIS = 3_000
@@ -61,7 +63,8 @@ const makeEnding = Effect.gen(function* () {
   assert.isDefined(session.refreshToken)
   const me: Kit.Person = { userId: registered.userId, session }
   const roomId = yield* Kit.createJoined(bert, [me], { name: "Kitchen" })
-  return { account: yield* Kit.newAccount(me), bert, me, roomId }
+  const wire = yield* Wire.start((yield* Synapse).baseUrl)
+  return { account: yield* Kit.newAccount(EncryptionKit.at(wire.baseUrl, me)), bert, me, roomId, wire }
 })
 
 /** The access token in force. */
@@ -318,19 +321,32 @@ const stories = <E>(name: string, homeserver: Layer.Layer<Synapse | FileSystem.F
 
       it.effect("I9: renew an access token that has ended, while the application does so too, and both go on", () =>
         Effect.gen(function* () {
-          const { account, bert, me, roomId } = yield* makeEnding
+          const { account, bert, me, roomId, wire } = yield* makeEnding
+          // So old that the application doesn't store it: the homeserver is asked for it each time.
+          const old = yield* Kit.say(bert, roomId, "long ago")
+          yield* Kit.say(bert, roomId, "a while ago")
           const app = yield* Pushed.startApp(account)
           yield* app.until("own the stream", Pushed.owns)
+          const clients = yield* Effect.replicateEffect(Notifying.notifier(account), 3)
           const tokens = new Set<string>()
           for (let round = 0; tokens.size < 4; round++) {
             const eventId = yield* Kit.say(bert, roomId, `round ${round}`)
             yield* Kit.sendToDevice(bert, me, "com.example.round", { round })
-            const results = yield* Effect.replicateEffect(Notifying.resolve(account, roomId, eventId), 3, {
+            const requests = [old, eventId].map((one) => ({ roomId, eventId: one }))
+            const all = yield* Effect.forEach(clients, (client) => client.resolveMany(requests), {
               concurrency: "unbounded"
             })
-            for (const result of results) assert.strictEqual(Notifying.bodyOf(result), `round ${round}`)
+            for (const results of all)
+              assert.deepStrictEqual(results.map(Notifying.bodyOf), ["long ago", `round ${round}`])
             tokens.add(yield* tokenOf(account))
           }
+          // Each token is renewed once, whoever finds that it has ended.
+          const renewals = yield* wire.about("/refresh")
+          for (const { status } of renewals) assert.strictEqual(status, 200)
+          const used = renewals.map(({ asked }) => asked["refresh_token"])
+          assert.isAtLeast(used.length, 3)
+          assert.strictEqual(new Set(used).size, used.length)
+
           const since = yield* app.said
           yield* Kit.sendToDevice(bert, me, "com.example.last", {})
           yield* app.until("apply the last one", (line) => line.event === "inbox" && line.type === "com.example.last", {

@@ -1,7 +1,7 @@
 /**
  * A proxy before a homeserver that takes down what clients ask and how they are answered, whatever process or library asks.
  *
- * Includes the bodies of what travels about keys, and of to-device messages; nothing is changed on its way.
+ * Includes the bodies of what travels about keys and tokens, and of to-device messages; nothing is changed on its way.
  *
  * Gotchas: an exchange is taken down when its answer has been read, so before whoever asked can act on it.
  */
@@ -20,9 +20,9 @@ export interface Exchange {
   /** Whose request it was. */
   readonly token: string
   readonly status: number
-  /** JSON of what was asked; empty unless it is about keys or a to-device message. */
+  /** JSON of what was asked; empty unless it is about keys, tokens or a to-device message. */
   readonly asked: Json
-  /** JSON of the answer; empty unless it is about keys. */
+  /** JSON of the answer; empty unless what was asked is kept. */
   readonly answered: Json
 }
 
@@ -35,7 +35,8 @@ export interface Wire {
   about(text: string): Effect.Effect<ReadonlyArray<Exchange>>
 }
 
-const isKept = (path: string): boolean => path.includes("/keys/") || path.includes("/sendToDevice/")
+const isKept = (path: string): boolean =>
+  path.includes("/keys/") || path.includes("/sendToDevice/") || path.endsWith("/refresh")
 
 const bytesOf = async (message: IncomingMessage): Promise<Buffer> => {
   const chunks: Array<Buffer> = []
