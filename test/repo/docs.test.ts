@@ -232,6 +232,8 @@ describe("documents and sources", () => {
   it("name only files and folders that exist", () => {
     for (const path of documents) {
       for (const [, name = ""] of read(path).matchAll(/`((?:packages|examples|test|scripts|docs|bench)\/[\w./-]+)`/g)) {
+        // What `npm run bundle` makes isn't in a fresh clone.
+        if (name.startsWith("packages/platform/dist/")) continue
         assert.isTrue(existsSync(join(root, name)), `${path} names ${name}`)
       }
     }
