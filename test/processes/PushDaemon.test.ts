@@ -43,6 +43,23 @@ const post = (url: string, { appId, pushKey }: Registered, roomId: string, event
 const LIVES = 16
 const EVENTS = 100
 
+/** Has the homeserver push three events to a daemon that only queues them, and dies; gives their ids. */
+const queueThree = Effect.fnUntraced(function* (account: Pushed.Account, file: URL) {
+  const idle = join(dirname(account.database), "idle.cjs")
+  writeFileSync(idle, `process.stdin.resume().on("end", () => process.exit())`)
+  const { daemon, url } = yield* KilledDaemons.start(file, account, { port: 0, worker: [idle] })
+  yield* enable(account, url)
+  const eventIds = yield* Effect.forEach(["one", "two", "three"], (body) => Pushed.says(account, body))
+  yield* TemporaryDatabase.until(
+    "the queue filled",
+    TemporaryDatabase.all(account.database, "SELECT 1 FROM push_queue"),
+    (rows) => rows.length === eventIds.length
+  )
+  yield* daemon.signal("SIGKILL")
+  yield* daemon.ended
+  return eventIds
+})
+
 describe("push-daemon", () => {
   it.live("shows what the homeserver pushes, by a worker that ends, until it is told not to", () =>
     Effect.gen(function* () {
@@ -149,22 +166,26 @@ describe("push-daemon", () => {
     Effect.gen(function* () {
       const account = yield* Pushed.make
       const file = yield* KilledDaemons.daemonFile
-      const idle = join(dirname(account.database), "idle.cjs")
-      writeFileSync(idle, `process.stdin.resume().on("end", () => process.exit())`)
-      const { daemon, url } = yield* KilledDaemons.start(file, account, { port: 0, worker: [idle] })
-      yield* enable(account, url)
-      const eventIds = yield* Effect.forEach(["one", "two", "three"], (body) => Pushed.says(account, body))
-      yield* TemporaryDatabase.until(
-        "the queue filled",
-        TemporaryDatabase.all(account.database, "SELECT 1 FROM push_queue"),
-        (rows) => rows.length === eventIds.length
-      )
-      yield* daemon.signal("SIGKILL")
-      yield* daemon.ended
+      const eventIds = yield* queueThree(account, file)
       yield* KilledDaemons.start(file, account, { port: 0, worker: KilledDaemons.workerOf(account) })
       yield* KilledDaemons.untilShown(account, eventIds.length)
       assert.sameMembers(
         (yield* Pushed.shown(account)).map(({ eventId }) => eventId),
+        eventIds
+      )
+    })
+  )
+
+  it.live("I10: ends a worker that has taken its memory, when what it has in hand is shown", () =>
+    Effect.gen(function* () {
+      const account = yield* Pushed.make
+      const eventIds = yield* queueThree(account, yield* KilledDaemons.daemonFile)
+      // It would wait for more for an hour.
+      const budget = ["--queue", "--max-rss", "1", "--idle", "3600000", "--sink", `jsonl:${Pushed.shownFile(account)}`]
+      const { exitCode, lines } = yield* Pushed.notifyOnce(account, ...budget)
+      assert.strictEqual(exitCode, 0)
+      assert.sameMembers(
+        lines.map(({ eventId }) => eventId),
         eventIds
       )
     })
