@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Latch, Option, Scope } from "effect"
 import * as Actor from "../src/Actor.ts"
-import { advance, settle } from "./support/Time.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 type Input =
   | { readonly _tag: "Add"; readonly n: number }

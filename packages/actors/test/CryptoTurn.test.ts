@@ -17,9 +17,9 @@ import * as EncryptionNews from "../src/EncryptionNews.ts"
 import * as Metrics from "../src/Metrics.ts"
 import * as OutgoingRequests from "../src/OutgoingRequests.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
-import { makeEngine } from "./support/ScriptedEngine.ts"
-import { makeWorld, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeEngine } from "../src/testing/ScriptedEngine.ts"
+import { makeWorld, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 type Port = Homeserver.Homeserver["Service"]
 

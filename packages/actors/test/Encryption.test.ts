@@ -14,8 +14,8 @@ import {
   sentBy,
   startChat
 } from "./support/Chat.ts"
-import { makeWorld, type ProcessOptions, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeWorld, type ProcessOptions, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const { renewMillis, sendWaitMillis, waitPollMillis, yieldAfterMillis } = SyncConfig.defaults
 

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { SyncConfig, type SyncStore, Wake } from "@twinloop/core"
 import { Context, Effect, Exit, Fiber, Scope } from "effect"
 import { EncryptionNews } from "../src/EncryptionNews.ts"
-import { makeWorld, startProcess, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeWorld, startProcess, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const { waitPollMillis } = SyncConfig.defaults
 const key = (sessionId: string): SyncStore.EncryptionNews => ({ _tag: "RoomKey", roomId: "!r:x", sessionId })

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { StoreError, SyncConfig, type SyncStore } from "@twinloop/core"
 import { Clock, Deferred, Effect, Fiber } from "effect"
-import { makeWorld, startProcess } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
-import type { World } from "./support/Simulation.ts"
+import { makeWorld, startProcess } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
+import type { World } from "../src/testing/Simulation.ts"
 
 const fence = { name: "extension", holder: "writer", generation: 1 }
 

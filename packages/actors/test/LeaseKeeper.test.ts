@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { DistributedSemaphore, type Lease, StoreError } from "@twinloop/core"
 import { Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
 import * as LeaseKeeper from "../src/LeaseKeeper.ts"
-import { makeWorld, startProcess } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
-import type { World } from "./support/Simulation.ts"
+import { makeWorld, startProcess } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
+import type { World } from "../src/testing/Simulation.ts"
 
 const NAME = "stream"
 

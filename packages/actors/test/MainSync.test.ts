@@ -4,8 +4,8 @@ import { Effect, Exit, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as MainSync from "../src/MainSync.ts"
 import { recordSyncs } from "./support/Recording.ts"
-import { makeWorld, type Process, startProcess, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeWorld, type Process, startProcess, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const CONN = MainSync.connId("app")
 

@@ -3,8 +3,8 @@ import { HomeserverError } from "@twinloop/core"
 import { Effect, Metric } from "effect"
 import { connId } from "../src/MainSync.ts"
 import * as Metrics from "../src/Metrics.ts"
-import { makeWorld, startProcess } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeWorld, startProcess } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const count = (counter: Metric.Counter<number>, attributes: Record<string, string> = {}): Effect.Effect<number> =>
   Effect.map(Metric.value(Metric.withAttributes(counter, attributes)), (state) => state.count)

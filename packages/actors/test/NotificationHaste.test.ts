@@ -4,8 +4,8 @@ import { SimulatedCrypto } from "@twinloop/core/testing"
 import { Effect, Fiber, Latch, Layer } from "effect"
 import { say, startChat } from "./support/Chat.ts"
 import { reading, says, setUp as setUpRoom, startNotifier } from "./support/Notifier.ts"
-import type { World } from "./support/Simulation.ts"
-import { settle } from "./support/Time.ts"
+import type { World } from "../src/testing/Simulation.ts"
+import { settle } from "../src/testing/Time.ts"
 
 const SECRET = says("secret")
 

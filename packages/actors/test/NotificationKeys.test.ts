@@ -14,8 +14,8 @@ import {
   setUp as setUpRoom,
   startNotifier
 } from "./support/Notifier.ts"
-import type { World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import type { World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const ENCRYPTION = "encryption"
 const { leaseMillis } = SyncConfig.defaults

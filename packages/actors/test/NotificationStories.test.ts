@@ -4,9 +4,9 @@ import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { addRoom, BOB, startNotifier } from "./support/Notifier.ts"
-import { makeEngine, type ScriptedEngine } from "./support/ScriptedEngine.ts"
-import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeEngine, type ScriptedEngine } from "../src/testing/ScriptedEngine.ts"
+import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 /** Reads an event once as many to-device events were applied as it wants: the last of them stands for its key. */
 const decryptorOf = (world: World): EventDecryptor.EventDecryptor["Service"] => ({

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { connId } from "../src/MainSync.ts"
-import { makeWorld, startProcess } from "./support/Simulation.ts"
-import { settle } from "./support/Time.ts"
+import { makeWorld, startProcess } from "../src/testing/Simulation.ts"
+import { settle } from "../src/testing/Time.ts"
 
 const EXTENSION = "encryption"
 

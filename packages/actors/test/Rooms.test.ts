@@ -3,8 +3,8 @@ import type { HomeserverError as HomeserverErrors, MatrixEvent, SyncStore } from
 import { HomeserverError, StoreError } from "@twinloop/core"
 import { Effect, Fiber } from "effect"
 import { begin, deviceOf, type Line, outcome, ratchetOf, read, say, sentBy, startChat, steps } from "./support/Chat.ts"
-import { makeWorld, type ProcessOptions } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeWorld, type ProcessOptions } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 /** An account's process, a friend on a device of his own, and a room with both. */
 const setUpWith = Effect.fnUntraced(function* (

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { SyncConfig } from "@twinloop/core"
 import { Cause, Clock, Deferred, Effect, Fiber } from "effect"
 import * as Supervised from "../src/Supervised.ts"
-import { advance, settle } from "./support/Time.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 /** A loop that crashes on command, and a record of the lives it had. */
 const makeLives = Effect.gen(function* () {

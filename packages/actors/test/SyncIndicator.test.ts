@@ -3,8 +3,8 @@ import { HomeserverError, SyncServiceMachine } from "@twinloop/core"
 import { Effect, Stream, SubscriptionRef } from "effect"
 import { connId } from "../src/MainSync.ts"
 import * as SyncIndicator from "../src/SyncIndicator.ts"
-import { makeWorld, startProcess } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeWorld, startProcess } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const delays = { showAfter: "500 millis", hideAfter: "200 millis" } as const
 const started = SyncServiceMachine.start(SyncServiceMachine.initialIntent)

@@ -12,8 +12,8 @@ import {
   type Process,
   startProcess,
   type World
-} from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+} from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const MAIN = connId("app")
 const EXTENSION = "encryption"

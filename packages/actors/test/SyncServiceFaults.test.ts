@@ -3,9 +3,9 @@ import { HomeserverError, StoreError, type SyncStore, type SyncServiceMachine } 
 import { Effect, Latch, Stream } from "effect"
 import { connId } from "../src/MainSync.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
-import { makeEngine } from "./support/ScriptedEngine.ts"
-import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeEngine } from "../src/testing/ScriptedEngine.ts"
+import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const MAIN = connId("app")
 const EXTENSION = "encryption"

@@ -5,8 +5,8 @@ import { Effect, Exit, Latch, Scope, Stream } from "effect"
 import type { TimelineChanges, TimelineItem } from "../src/Rooms.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
 import { begin, type Chat, deviceOf, outcome, read, reading, say, startChat } from "./support/Chat.ts"
-import { makeWorld, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeWorld, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const { waitPollMillis } = SyncConfig.defaults
 

@@ -3,9 +3,9 @@ import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
-import { makeEngine } from "./support/ScriptedEngine.ts"
-import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+import { makeEngine } from "../src/testing/ScriptedEngine.ts"
+import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 /** A started process with an engine that watches how it is used. */
 const startWatched = Effect.fnUntraced(function* (world: World, name: string) {

@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as ExtensionSync from "../src/ExtensionSync.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
-import { makeEngine } from "./support/ScriptedEngine.ts"
+import { makeEngine } from "../src/testing/ScriptedEngine.ts"
 import {
   acceptedNumbers,
   appliedNumbers,
@@ -13,8 +13,8 @@ import {
   type ProcessOptions,
   startProcess,
   type World
-} from "./support/Simulation.ts"
-import { advance, settle } from "./support/Time.ts"
+} from "../src/testing/Simulation.ts"
+import { advance, settle } from "../src/testing/Time.ts"
 
 const CONN = "encryption"
 const { renewMillis, waitPollMillis, yieldAfterMillis } = SyncConfig.defaults

@@ -13,8 +13,8 @@ import type { Fiber } from "effect"
 import { Encryption } from "../../src/Encryption.ts"
 import { EncryptionNews } from "../../src/EncryptionNews.ts"
 import { Rooms, type TimelineItem } from "../../src/Rooms.ts"
-import { type ProcessOptions, startProcess, type World } from "./Simulation.ts"
-import { settle } from "./Time.ts"
+import { type ProcessOptions, startProcess, type World } from "../../src/testing/Simulation.ts"
+import { settle } from "../../src/testing/Time.ts"
 
 /** What reached the homeserver, or the database (`commit`), in order. Syncs are left out. */
 export interface Line {

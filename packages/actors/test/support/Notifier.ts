@@ -1,63 +1,16 @@
 /**
- * Notification processes of a simulated host: everything between the push and what is shown is real but the cipher.
+ * What notification processes of a simulated host are notified of: a room that two people share, and how results read.
  *
- * Includes a room that two people share, and whether a process has left anything behind.
+ * Includes the processes themselves (`NotifierProcess.ts` of the test kit).
  */
-import { CryptoEngine, EventDecryptor, ExtensionLoopMachine, NotificationClient } from "@twinloop/core"
 import type { MatrixEvent, NotificationItem } from "@twinloop/core"
-import { HomeserverModel, SimulatedCrypto } from "@twinloop/core/testing"
-import { Context, Effect, Exit, Layer, Result, Scope } from "effect"
-import * as Notifications from "../../src/Notifications.ts"
+import { HomeserverModel } from "@twinloop/core/testing"
+import { Effect, Result } from "effect"
+import { makeWorld, type World } from "../../src/testing/Simulation.ts"
+import { settle } from "../../src/testing/Time.ts"
 import { deviceOf, startChat } from "./Chat.ts"
-import { makeWorld, type Process, type ProcessOptions, startProcess, type World } from "./Simulation.ts"
-import { settle } from "./Time.ts"
 
-type Decryptor = EventDecryptor.EventDecryptor["Service"]
-
-/** The client in a process, whose loops need not run: the application's, or one that a push has started. */
-export const clientIn = Effect.fnUntraced(function* (
-  world: World,
-  process: Pick<Process, "context">,
-  decryptor: Decryptor = SimulatedCrypto.makeDecryptor(world.session, world.faults.cryptoRecords)
-) {
-  const context = yield* Layer.build(
-    Notifications.layer.pipe(
-      Layer.provide(Layer.succeed(EventDecryptor.EventDecryptor, decryptor)),
-      Layer.provide(Layer.succeedContext(process.context))
-    )
-  )
-  return Context.get(context, NotificationClient.NotificationClient)
-})
-
-export interface NotifierOptions extends ProcessOptions {
-  readonly decryptor?: Decryptor
-}
-
-/** A process that a push has started. */
-export const startNotifier = Effect.fnUntraced(function* (
-  world: World,
-  name = "notify",
-  { decryptor, ...options }: NotifierOptions = {}
-) {
-  const engine = SimulatedCrypto.makeEngine(world.session, world.faults.cryptoRecords)
-  const process = yield* startProcess(world, name, {
-    crypto: Layer.succeed(CryptoEngine.CryptoEngine, engine),
-    ...options,
-    config: { notificationAppRole: "app", ...options.config }
-  })
-  const idle = yield* process.fibers
-  const scope = yield* Scope.make()
-  yield* Effect.addFinalizer(() => Effect.when(Scope.close(scope, Exit.void), process.isAlive))
-  const client = yield* Scope.provide(clientIn(world, process, decryptor), scope)
-  return {
-    process,
-    client,
-    /** Runs in the process: it ends with it. */
-    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.forkIn(effect, scope),
-    /** Fibers that the client has started and not ended. */
-    fibers: Effect.map(process.fibers, (running) => running - idle)
-  }
-})
+export { clientIn, isStreamFree, type NotifierOptions, startNotifier } from "../../src/testing/NotifierProcess.ts"
 
 /** Bob's device, and a room called Kitchen that he shares with Alice, the world's user. */
 export const setUp = Effect.fnUntraced(function* (isEncrypted: boolean) {
@@ -78,12 +31,6 @@ export const addRoom = Effect.fnUntraced(function* (world: World, name: string, 
   yield* world.sim.sendEvent(roomId, { type: "m.room.member", sender: BOB, stateKey: BOB, content })
   return roomId
 })
-
-/** Whether nobody owns the extension stream. */
-export const isStreamFree = (world: World) =>
-  Effect.map(world.leases.inspect(ExtensionLoopMachine.EXTENSION_LEASE), ({ rows }) =>
-    rows.every(({ expiresAtMillis }) => expiresAtMillis === 0)
-  )
 
 /** Push rules of these overrides alone. */
 export const setRules = (world: World, ...override: ReadonlyArray<MatrixEvent.JsonObject>) =>

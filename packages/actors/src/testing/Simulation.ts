@@ -25,10 +25,10 @@ import {
 } from "@twinloop/core"
 import { HomeserverSim, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
 import { Clock, Context, Effect, Exit, Layer, Metric, Scope, Struct } from "effect"
-import * as Inbox from "../../src/Inbox.ts"
-import type { Suspendable } from "../../src/Suspendables.ts"
-import { Suspendables } from "../../src/Suspendables.ts"
-import * as SyncService from "../../src/SyncService.ts"
+import * as Inbox from "../Inbox.ts"
+import type { Suspendable } from "../Suspendables.ts"
+import { Suspendables } from "../Suspendables.ts"
+import * as SyncService from "../SyncService.ts"
 import { makeGate } from "./Gate.ts"
 
 /** Everything that processes share. */
@@ -65,6 +65,7 @@ export interface ProcessOptions {
   /** Puts something between the process and its ports. */
   readonly homeserver?: (port: Homeserver.Homeserver["Service"]) => Homeserver.Homeserver["Service"]
   readonly store?: (port: SyncStore.SyncStore["Service"]) => SyncStore.SyncStore["Service"]
+  readonly leases?: (port: LeaseStore["Service"]) => LeaseStore["Service"]
 }
 
 export interface Process {
@@ -84,6 +85,8 @@ export interface Process {
   /** SIGSTOP and SIGCONT. */
   readonly freeze: Effect.Effect<void>
   readonly thaw: Effect.Effect<void>
+  /** Sets the clock that it reads forward, or with a negative number back. Timers that run go on as they were. */
+  stepClock(millis: number): Effect.Effect<void>
 }
 
 type Services = Layer.Success<ReturnType<typeof servicesOf>>
@@ -116,7 +119,7 @@ export const startProcess = Effect.fnUntraced(function* (world: World, name: str
   const ports = Layer.mergeAll(
     Layer.succeed(Homeserver.Homeserver, gate.through(port)),
     Layer.succeed(SyncStore.SyncStore, gate.through((options.store ?? same)(world.store))),
-    Layer.succeed(LeaseStore, gate.through(world.leases)),
+    Layer.succeed(LeaseStore, gate.through((options.leases ?? same)(world.leases))),
     world.hub.process(name)
   )
   const references = Layer.mergeAll(
@@ -140,7 +143,8 @@ export const startProcess = Effect.fnUntraced(function* (world: World, name: str
     end: Effect.asVoid(end),
     kill: Effect.andThen(gate.kill, world.hub.kill(name)),
     freeze: Effect.andThen(gate.freeze, world.hub.freeze(name)),
-    thaw: Effect.andThen(gate.thaw, world.hub.thaw(name))
+    thaw: Effect.andThen(gate.thaw, world.hub.thaw(name)),
+    stepClock: gate.stepClock
   }
   return process
 })

@@ -15,12 +15,28 @@ export interface Gate {
   readonly kill: Effect.Effect<void>
   readonly freeze: Effect.Effect<void>
   readonly thaw: Effect.Effect<void>
+  /** Sets the wall clock of the process forward, or with a negative number back. Its timers and its monotonic clock go on. */
+  stepClock(millis: number): Effect.Effect<void>
   readonly isOpen: Effect.Effect<boolean>
+}
+
+/** A clock whose wall time is ahead by so many milliseconds. */
+const ahead = (clock: Clock.Clock, skewMillis: () => number): Clock.Clock => {
+  const currentTimeMillisUnsafe = () => clock.currentTimeMillisUnsafe() + skewMillis()
+  const currentTimeNanosUnsafe = () => clock.currentTimeNanosUnsafe() + BigInt(Math.round(skewMillis() * 1_000_000))
+  return {
+    ...clock,
+    currentTimeMillisUnsafe,
+    currentTimeNanosUnsafe,
+    currentTimeMillis: Effect.sync(currentTimeMillisUnsafe),
+    currentTimeNanos: Effect.sync(currentTimeNanosUnsafe)
+  }
 }
 
 export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
   const killed = yield* Deferred.make<void>()
   const thawed = yield* Latch.make(true)
+  let skewMillis = 0
   const death = Effect.as(Deferred.await(killed), Option.none<never>())
 
   const pass = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -35,7 +51,14 @@ export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
   return {
     through: <S extends object>(service: S) =>
       Object.fromEntries(Object.entries(service).map(([name, value]) => [name, passed(value)])) as S,
-    clock: (clock) => ({ ...clock, sleep: (duration) => Effect.asVoid(pass(clock.sleep(duration))) }),
+    clock: (clock) => ({
+      ...ahead(clock, () => skewMillis),
+      sleep: (duration) => Effect.asVoid(pass(clock.sleep(duration)))
+    }),
+    stepClock: (millis) =>
+      Effect.sync(() => {
+        skewMillis += millis
+      }),
     kill: Effect.asVoid(Deferred.succeed(killed, undefined)),
     freeze: Effect.asVoid(thawed.close),
     thaw: Effect.asVoid(thawed.open),

@@ -1,0 +1,6 @@
+/** The test kit of the actors: simulated processes of one account on one host, in virtual time. */
+export { type Gate, makeGate } from "./Gate.ts"
+export * as NotifierProcess from "./NotifierProcess.ts"
+export * as ScriptedEngine from "./ScriptedEngine.ts"
+export * as Simulation from "./Simulation.ts"
+export { advance, settle } from "./Time.ts"
