@@ -7,7 +7,7 @@ import { DEAF_MILLIS } from "../src/lease/LeaseMachine.ts"
 import { LeaseStore } from "../src/lease/LeaseStore.ts"
 import * as LeaseStoreMemory from "../src/lease/LeaseStoreMemory.ts"
 import { Wake } from "../src/lease/Wake.ts"
-import { StoreBusy, StoreError, StoreReadOnly } from "../src/sync/StoreError.ts"
+import { StoreBusy, StoreError, StoreFull, StoreReadOnly } from "../src/sync/StoreError.ts"
 import * as SyncConfig from "../src/sync/SyncConfig.ts"
 import * as WakeMemory from "../src/testing/WakeMemory.ts"
 
@@ -479,6 +479,27 @@ describe("DistributedSemaphore.withPermit", () => {
         const error = yield* Fiber.join(work)
         assert.strictEqual(error._tag === "LeaseLost" ? error.reason : error._tag, "unreachable")
       })
+  )
+
+  it.effect("I4: a release that a full disk refuses is tried again, and is done when the lease is free", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const full = new StoreError({ operation: "release", reason: new StoreFull({ message: "full" }) })
+      let isFull = true
+      const through = (store: Store): Store => ({
+        ...store,
+        release: (request) => Effect.suspend(() => (isFull ? Effect.fail(full) : store.release(request)))
+      })
+      const a = yield* hold(yield* host.open("a", { through }))
+      const released = yield* begin(a.release)
+      yield* TestClock.adjust(1_000)
+      isWaiting(released)
+      assert.strictEqual(yield* host.owner, "a")
+      isFull = false
+      yield* TestClock.adjust(1_000)
+      yield* Fiber.join(released)
+      assert.isUndefined(yield* host.owner)
+    })
   )
 
   it.effect("gives the work's own result or failure, and the permit back", () =>

@@ -25,6 +25,7 @@ import {
   Option,
   Random,
   Ref,
+  Schedule,
   Schema,
   Scope,
   ScopedRef,
@@ -314,13 +315,24 @@ const whatFailed = (cause: Cause.Cause<StoreError>): string =>
     onSome: (error) => error.message
   })
 
+/**
+ * A store that is busy or full is asked again until the lease is over by itself: who is told before that the lease row is
+ * free would be told something wrong (invariant I4).
+ */
+const untilOver = ({ leaseMillis, renewMillis }: SyncConfigShape) => {
+  const millis = Math.ceil(renewMillis / 10)
+  return { schedule: Schedule.spaced(millis), times: Math.ceil(leaseMillis / millis) }
+}
+
 const release = (env: Env, fence: Fence) =>
   Effect.gen(function* () {
     // An idle process takes longer to wake up than the store to write, so a waiter is woken first. It may look too early, which
     // costs a read, and is told again.
     yield* env.wake.notify(topic(fence.name))
-    const nowMillis = yield* Clock.currentTimeMillis
-    yield* env.store.release({ fence, nowMillis, handoverMillis: env.config.handoverMillis })
+    yield* Clock.currentTimeMillis.pipe(
+      Effect.flatMap((nowMillis) => env.store.release({ fence, nowMillis, handoverMillis: env.config.handoverMillis })),
+      Effect.retry({ while: isTransient, ...untilOver(env.config) })
+    )
     yield* env.wake.notify(topic(fence.name))
   }).pipe(
     Effect.catchCause((cause) =>
