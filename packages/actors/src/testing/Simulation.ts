@@ -21,7 +21,7 @@ import {
   RoomList,
   SyncConfig,
   SyncStore,
-  type Wake
+  Wake
 } from "@twinloop/core"
 import { HomeserverSim, SyncStoreMemory, WakeMemory } from "@twinloop/core/testing"
 import { Clock, Context, Effect, Exit, Layer, Metric, Scope, Struct } from "effect"
@@ -30,6 +30,8 @@ import type { Suspendable } from "../Suspendables.ts"
 import { Suspendables } from "../Suspendables.ts"
 import * as SyncService from "../SyncService.ts"
 import { makeGate } from "./Gate.ts"
+
+const same = <A>(port: A): A => port
 
 /** Everything that processes share. */
 export interface World {
@@ -42,9 +44,19 @@ export interface World {
   readonly faults: SyncStoreMemory.SyncStoreMemory["Service"]
 }
 
-/** A host with an empty database, and a homeserver with one account on it. */
-export const makeWorld = Effect.fnUntraced(function* (options?: HomeserverSim.SimOptions) {
-  const database = SyncStoreMemory.layer.pipe(Layer.provideMerge(LeaseStoreMemory.layerMemory))
+/**
+ * A host with an empty database, and a homeserver with one account on it.
+ *
+ * @param fences what the database believes of its lease rows when it checks a fence, for a look at what a checker sees
+ */
+export const makeWorld = Effect.fnUntraced(function* (
+  options?: HomeserverSim.SimOptions,
+  fences: (leases: LeaseStore["Service"]) => LeaseStore["Service"] = same
+) {
+  const database = SyncStoreMemory.layer.pipe(
+    Layer.provide(Layer.effect(LeaseStore, Effect.map(LeaseStore, fences))),
+    Layer.provideMerge(LeaseStoreMemory.layerMemory)
+  )
   const shared = yield* Layer.build(Layer.merge(HomeserverSim.layer(options), database))
   const sim = Context.get(shared, HomeserverSim.HomeserverSim)
   const world: World = {
@@ -66,6 +78,10 @@ export interface ProcessOptions {
   readonly homeserver?: (port: Homeserver.Homeserver["Service"]) => Homeserver.Homeserver["Service"]
   readonly store?: (port: SyncStore.SyncStore["Service"]) => SyncStore.SyncStore["Service"]
   readonly leases?: (port: LeaseStore["Service"]) => LeaseStore["Service"]
+  readonly wake?: (port: Wake["Service"]) => Wake["Service"]
+  readonly roomList?: (list: RoomList.RoomList["Service"]) => RoomList.RoomList["Service"]
+  /** More that its fibers are given: a logger, say. */
+  readonly references?: Layer.Layer<never>
 }
 
 export interface Process {
@@ -91,15 +107,17 @@ export interface Process {
 
 type Services = Layer.Success<ReturnType<typeof servicesOf>>
 
-const servicesOf = (ports: Layer.Layer<Ports>, crypto: Layer.Layer<CryptoEngine.CryptoEngine>) =>
+const servicesOf = (
+  ports: Layer.Layer<Ports>,
+  crypto: Layer.Layer<CryptoEngine.CryptoEngine>,
+  rooms: Layer.Layer<RoomList.RoomList>
+) =>
   SyncService.SyncService.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, RoomList.layer, crypto)),
+    Layer.provideMerge(Layer.mergeAll(Inbox.Inbox.layer, rooms, crypto)),
     Layer.provideMerge(ports)
   )
 
 type Ports = Homeserver.Homeserver | SyncStore.SyncStore | LeaseStore | Wake
-
-const same = <A>(port: A): A => port
 
 /** Counts the fibers of whoever is given the layer. */
 const fiberCounter = () => {
@@ -120,16 +138,18 @@ export const startProcess = Effect.fnUntraced(function* (world: World, name: str
     Layer.succeed(Homeserver.Homeserver, gate.through(port)),
     Layer.succeed(SyncStore.SyncStore, gate.through((options.store ?? same)(world.store))),
     Layer.succeed(LeaseStore, gate.through((options.leases ?? same)(world.leases))),
-    world.hub.process(name)
+    Layer.effect(Wake, Effect.map(Wake, options.wake ?? same)).pipe(Layer.provide(world.hub.process(name)))
   )
+  const rooms = Layer.effect(RoomList.RoomList, Effect.map(RoomList.make, options.roomList ?? same))
   const references = Layer.mergeAll(
     SyncConfig.layer({ role: name, ...options.config }),
     Layer.succeed(Clock.Clock, gate.clock(yield* Clock.Clock)),
     Layer.succeed(Suspendables, options.suspendables ?? []),
-    fibers.layer
+    fibers.layer,
+    options.references ?? Layer.empty
   )
   const scope = yield* Scope.make()
-  const services = servicesOf(ports, options.crypto ?? PassThroughCrypto.layer)
+  const services = servicesOf(ports, options.crypto ?? PassThroughCrypto.layer, rooms)
   const context = yield* Layer.buildWithScope(Layer.provideMerge(services, references), scope)
   const end = Effect.when(Scope.close(scope, Exit.void), gate.isOpen)
   yield* Effect.addFinalizer(() => end)
