@@ -8,6 +8,8 @@
  */
 import { Context, Effect, Layer, Redacted, Schema } from "effect"
 import { linkSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { resolve } from "node:path"
+import * as Planted from "../Planted.ts"
 
 /** The key can't be had: the message says why and what to do. */
 export class StoreKeyError extends Schema.TaggedError<StoreKeyError>("@twinloop/platform/StoreKeyError")(
@@ -45,7 +47,7 @@ export class StoreKey extends Context.Service<
 
   /**
    * A key in a file, base64 in one line. Where nothing is stored yet and the file is missing it is made, with mode 0600.
-   * Fails, when it is used, if others can read the file, or if it is missing or no key.
+   * Fails, when it is used, if others can read the file, or put it there (`Planted.ts`), or if it is missing or no key.
    */
   static readonly layerFile = (path: string): Layer.Layer<StoreKey> =>
     Layer.succeed(StoreKey, StoreKey.of({ key: ({ isNew }) => Effect.flatMap(fromFile(path, isNew), checkedIn(path)) }))
@@ -107,6 +109,7 @@ const exposed = (path: string): StoreKeyError =>
 const fromFile = (path: string, isNew: boolean): Effect.Effect<Redacted.Redacted<Uint8Array>, StoreKeyError> =>
   Effect.try({
     try: () => {
+      Planted.targetOf(resolve(path))
       if (isNew && read(path) === undefined) create(path)
       const text = read(path)
       if (text === undefined) throw missing(path)

@@ -12,8 +12,9 @@
  * (sqlite.org/howtocorrupt.html, section 2.2). So the file is opened here only when this call creates it (`wx`), when
  * nobody can hold a lock on it yet, and an existing one is changed by its path.
  */
-import { chmodSync, closeSync, lstatSync, mkdirSync, openSync, readlinkSync, statSync } from "node:fs"
+import { chmodSync, closeSync, fchmodSync, mkdirSync, openSync, statSync } from "node:fs"
 import { dirname, resolve } from "node:path"
+import * as Planted from "../Planted.ts"
 
 /** Mode of the database, `-wal` and `-shm` files: this user only. */
 const privateFile = 0o600
@@ -33,17 +34,18 @@ const unlessCode = (code: string, action: () => void): void => {
 }
 
 const makePrivate = (path: string): void => {
-  const stat = statSync(path, { throwIfNoEntry: false })
+  const stat = Planted.noLink(path)
   if (stat?.isFile() === true && (stat.mode & 0o077) !== 0) chmodSync(path, privateFile)
 }
 
-/** Links to follow before a chain of them counts as a loop, as in Linux. */
-const maxLinks = 40
-
-/** Where a path leads, also when nothing is there yet: SQLite follows links, and creates what is at their end. */
-const targetOf = (path: string, links = maxLinks): string => {
-  const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true
-  return isLink && links > 0 ? targetOf(resolve(dirname(path), readlinkSync(path)), links - 1) : path
+/** Makes a file with its mode whatever the umask takes away, unless there is one. */
+const create = (path: string): void => {
+  const file = openSync(path, "wx", privateFile)
+  try {
+    fchmodSync(file, privateFile)
+  } finally {
+    closeSync(file)
+  }
 }
 
 /** The name to open a database by: a path, whatever it looks like. SQLite would take `file:...` for a URI with options. */
@@ -56,12 +58,15 @@ export const isMemory = (filename: string): boolean => filename === ":memory:" |
  * Creates the database file with mode 0600 unless it exists, and takes other users' access away if it does. Makes the
  * last component of its directory with mode 0700 when that is missing; a missing parent is an error.
  *
+ * What another user put in their place in a shared directory is refused (`EACCES`), and changed in nothing.
+ *
  * @throws the file system's error (`ENOENT`, `EACCES`, `EROFS`, ...), with its `code`.
  */
 export const prepare = (filename: string): void => {
-  const path = targetOf(resolve(filename))
+  // SQLite follows links, and creates what is at their end.
+  const path = Planted.targetOf(resolve(filename))
   unlessCode("EEXIST", () => mkdirSync(dirname(path), { mode: privateDirectory }))
-  unlessCode("EEXIST", () => closeSync(openSync(path, "wx", privateFile)))
+  unlessCode("EEXIST", () => create(path))
   for (const file of [path, `${path}-wal`, `${path}-shm`]) makePrivate(file)
 }
 

@@ -158,17 +158,17 @@ const makeDirectory = (path: string): void => {
   }
 }
 
-/** Who may write to this directory can pose as a process of ours, so it must be ours alone. */
+/** Who may write to this directory can pose as a process of ours, so it must be ours alone; the outer one is looked at first. */
 const insist = (directory: string): void => {
-  makeDirectory(directory)
-  if (isWindows) return
-  const uid = process.getuid?.()
   const parent = dirname(directory)
+  const uid = process.getuid?.()
   for (const path of basename(parent) === ownName ? [parent, directory] : [directory]) {
+    makeDirectory(path)
+    if (isWindows) continue
     const stat = lstatSync(path)
     if (!stat.isDirectory()) throw new Error(`${path} is not a directory`)
     if (stat.uid !== uid) throw new Error(`${path} belongs to user ${stat.uid}, not to ${uid}`)
-    if ((stat.mode & 0o077) !== 0) chmodSync(path, 0o700)
+    if ((stat.mode & 0o777) !== 0o700) chmodSync(path, 0o700)
   }
 }
 

@@ -13,6 +13,8 @@ import type { NotificationItem } from "@twinloop/core"
 import { Clock, Console, Effect, Layer, Predicate, Result, Schema, Semaphore } from "effect"
 import { constants } from "node:fs"
 import { type FileHandle, open } from "node:fs/promises"
+import { resolve } from "node:path"
+import * as Planted from "../../Planted.ts"
 import * as Printable from "../../Printable.ts"
 import { cut, jsonOf } from "./SinkRecord.ts"
 
@@ -44,6 +46,12 @@ const failed =
     return new NotificationSink.SinkError({ sink: name, message: Printable.line(message), cause })
   }
 
+/** Opens a file that nobody else has put there. */
+const openOwn = async (file: string, flags: "a+" | typeof READ): Promise<FileHandle> => {
+  Planted.targetOf(resolve(file))
+  return await open(file, flags, FILE_MODE)
+}
+
 const withFile = <A>(
   file: string,
   flags: "a+" | typeof READ,
@@ -52,7 +60,7 @@ const withFile = <A>(
 ) => {
   const attempt = <B>(promise: () => Promise<B>) => Effect.tryPromise({ try: promise, catch: failed(file, what) })
   return Effect.acquireUseRelease(
-    attempt(() => open(file, flags, FILE_MODE)),
+    attempt(() => openOwn(file, flags)),
     (handle) => attempt(() => use(handle)),
     (handle) => Effect.promise(() => handle.close())
   )
