@@ -48,11 +48,17 @@ const listen = Effect.fnUntraced(function* (directory: string) {
   return server
 })
 
+/** A request a line, of at most so many characters. */
+const layerLines = Layer.succeed(
+  RpcSerialization.RpcSerialization,
+  RpcSerialization.makeNdjson({ maxBufferSize: ControlSocket.limits.requestLength })
+)
+
 const layerAnswers = (handlers: ControlHandlers): Layer.Layer<never, never, SocketServer.SocketServer> =>
   RpcServer.layer(ControlRpcs, { disableTracing: true, disableFatalDefects: true }).pipe(
     Layer.provide(layerHandlers(handlers)),
     Layer.provide(RpcServer.layerProtocolSocketServer),
-    Layer.provide(RpcSerialization.layerNdjson)
+    Layer.provide(layerLines)
   )
 
 /** Closing takes a few milliseconds; a process that ends waits no longer than this for what its clients left behind. */
