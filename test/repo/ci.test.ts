@@ -42,6 +42,12 @@ describe(".ci/run", () => {
     assert.strictEqual(count("check", "SyntaxError", 1), "0 1\n")
   })
 
+  it("counts the faults that a test noticed, and those that none did", () => {
+    assert.strictEqual(count("mutants", `{"passed":5,"failed":0,"mutants":[]}\n`, 0), "5 0\n")
+    assert.strictEqual(count("mutants", `{"passed":4,"failed":1,"mutants":[]}\n`, 1), "4 1\n")
+    assert.strictEqual(count("mutants", "", 2), "0 1\n")
+  })
+
   it("counts the benchmarks that measured something, whatever they measured", () => {
     const benchmark = (median: number | null) => ({ entries: [{ figures: { shownMillis: { median } } }] })
     const report = (...medians: ReadonlyArray<number | null>) =>
