@@ -103,6 +103,27 @@ describe("DistributedSemaphore hands over", () => {
     })
   )
 
+  it.effect("tells a waiter again that was woken before the release was written", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      const gate = yield* makeGate
+      const a = yield* hold(yield* host.open("a", { through: behind(gate) }))
+      const b = yield* begin(hold(yield* host.open("b")))
+
+      // It is woken by the first signal, and looks too early.
+      yield* gate.close
+      const releasing = yield* begin(a.release)
+      isWaiting(releasing)
+      isWaiting(b)
+
+      yield* gate.open
+      yield* settle
+      assert.isDefined(b.pollUnsafe(), "it would wait for its poll")
+      assert.strictEqual((yield* Fiber.join(b)).grant.generation, 2)
+      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+    })
+  )
+
   it.effect("serves the fibers of a process in the order in which they came, also when a later one wants less", () =>
     Effect.gen(function* () {
       const host = yield* makeHost
@@ -498,6 +519,29 @@ describe("DistributedSemaphore.withPermit", () => {
       isFull = false
       yield* TestClock.adjust(1_000)
       yield* Fiber.join(released)
+      assert.isUndefined(yield* host.owner)
+    })
+  )
+
+  it.effect("I4: who gives up waiting while the disk is full is handed nothing afterwards", () =>
+    Effect.gen(function* () {
+      const host = yield* makeHost
+      let isFull = false
+      const full = new StoreError({ operation: "leave", reason: new StoreFull({ message: "full" }) })
+      const through = (store: Store): Store => ({
+        ...store,
+        leave: (request) => Effect.suspend(() => (isFull ? Effect.fail(full) : store.leave(request)))
+      })
+      const a = yield* hold(yield* host.open("a"))
+      const waiting = yield* begin(hold(yield* host.open("b", { through })))
+      isFull = true
+      const left = yield* begin(Fiber.interrupt(waiting))
+      yield* TestClock.adjust(1_000)
+      isWaiting(left)
+      isFull = false
+      yield* TestClock.adjust(1_000)
+      yield* Fiber.join(left)
+      yield* a.release
       assert.isUndefined(yield* host.owner)
     })
   )

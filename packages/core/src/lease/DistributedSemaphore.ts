@@ -316,12 +316,13 @@ const whatFailed = (cause: Cause.Cause<StoreError>): string =>
   })
 
 /**
- * A store that is busy or full is asked again until the lease is over by itself: who is told before that the lease row is
- * free would be told something wrong (invariant I4).
+ * A store that is busy or full is asked again for so long, in milliseconds: until what it should forget is over by itself. Who
+ * is told before that the lease row is free would be told something wrong (invariant I4): a place in the queue is handed the
+ * lease that another process releases.
  */
-const untilOver = ({ leaseMillis, renewMillis }: SyncConfigShape) => {
-  const millis = Math.ceil(renewMillis / 10)
-  return { schedule: Schedule.spaced(millis), times: Math.ceil(leaseMillis / millis) }
+const untilOver = ({ renewMillis }: SyncConfigShape, millis: number) => {
+  const everyMillis = Math.ceil(renewMillis / 10)
+  return { while: isTransient, schedule: Schedule.spaced(everyMillis), times: Math.ceil(millis / everyMillis) }
 }
 
 const release = (env: Env, fence: Fence) =>
@@ -331,7 +332,7 @@ const release = (env: Env, fence: Fence) =>
     yield* env.wake.notify(topic(fence.name))
     yield* Clock.currentTimeMillis.pipe(
       Effect.flatMap((nowMillis) => env.store.release({ fence, nowMillis, handoverMillis: env.config.handoverMillis })),
-      Effect.retry({ while: isTransient, ...untilOver(env.config) })
+      Effect.retry(untilOver(env.config, env.config.leaseMillis))
     )
     yield* env.wake.notify(topic(fence.name))
   }).pipe(
@@ -345,9 +346,12 @@ const release = (env: Env, fence: Fence) =>
 /** Gives up a place in the queue, and whatever was granted at that very moment. */
 const leave = (env: Env, lane: Lane) =>
   Effect.gen(function* () {
-    const nowMillis = yield* Clock.currentTimeMillis
     const { name } = env.options
-    yield* env.store.leave({ name, holder: lane.holder, nowMillis, handoverMillis: env.config.handoverMillis })
+    const { handoverMillis, ticketMillis } = env.config
+    yield* Clock.currentTimeMillis.pipe(
+      Effect.flatMap((nowMillis) => env.store.leave({ name, holder: lane.holder, nowMillis, handoverMillis })),
+      Effect.retry(untilOver(env.config, ticketMillis))
+    )
     yield* env.wake.notify(topic(name))
   }).pipe(
     Effect.catchCause((cause) =>
