@@ -27,6 +27,8 @@ export interface ProcessFacts {
   readonly ownsLease: boolean
   readonly disturbedUntil: { readonly main: number; readonly extension: number }
   readonly isTerminalExcused: boolean
+  /** Processes' clocks are so far apart that each takes the other's lease for one that is over. */
+  readonly isSkewed: boolean
 }
 
 /** Everything that is shared, at one moment. */
@@ -114,7 +116,7 @@ export const independentLoops = (facts: ProcessFacts): Verdict => {
   if (isDue("main") && main._tag !== "Syncing") {
     return `the main loop of ${facts.name} is ${main._tag}, though nothing has disturbed it since ${facts.disturbedUntil.main} ms`
   }
-  return isDue("extension") && !["Syncing", "WaitingForLock", "TakingLock"].includes(extension._tag)
+  return !facts.isSkewed && isDue("extension") && !["Syncing", "WaitingForLock", "TakingLock"].includes(extension._tag)
     ? `the extension loop of ${facts.name} is ${extension._tag}, though nothing has disturbed it since ${facts.disturbedUntil.extension} ms`
     : undefined
 }
@@ -126,7 +128,8 @@ export const stoppedIsQuiet = (facts: ProcessFacts): Verdict => {
   const calls = busyOnes(facts.calls)
   if (requests.length > 0) return `${facts.name} is quiet, and waits for ${requests.join(", ")}`
   if (calls.length > 0) return `${facts.name} is quiet, and is in the database for ${calls.join(", ")}`
-  if (facts.ownsLease && !facts.isTerminalExcused) return `${facts.name} is quiet, and owns the extension stream`
+  if (facts.ownsLease && !facts.isTerminalExcused && !facts.isSkewed)
+    return `${facts.name} is quiet, and owns the extension stream`
   return facts.fibers > 0 ? `${facts.name} is quiet, and ${facts.fibers} of its fibers run` : undefined
 }
 

@@ -89,7 +89,10 @@ const Action = Schema.Union([
   Schema.TaggedStruct("Thaw", { who: Who }),
   Schema.TaggedStruct("KillAt", { who: Who, operation: Operation, moment: Moment }),
   Schema.TaggedStruct("FreezeAt", { who: Who, operation: Operation, moment: Moment, millis: Millis }),
-  Schema.TaggedStruct("StepClock", { who: Who, millis: Millis }),
+  /** The clock of one process alone, which no host does, and which must not do harm all the same. */
+  Schema.TaggedStruct("SkewClock", { who: Who, millis: Millis }),
+  /** The clock of the host. */
+  Schema.TaggedStruct("StepClock", { millis: Millis }),
   Schema.TaggedStruct("Notifier", {
     which: Schema.Finite,
     what: Schema.Literals(["kill", "freeze", "thaw", "interrupt", "end"])
@@ -129,12 +132,22 @@ const upTo = (most: number, least = 0): Draw<number> => Random.nextIntBetween(le
 const who = oneOf<Who>("app", "app", "standby")
 const moment = oneOf<"before" | "after">("before", "after")
 const shortMillis = oneOf(1, 20, 400, 3_000, 12_000)
-const storeOperation = oneOf<Operation>("commitExtension", "commitExtension", "commitMain", ...STORE_OPERATIONS)
+const clockMillis = oneOf(-86_400_000, -15_000, -2_000, 2_000, 15_000, 86_400_000)
+const storeOperation = oneOf<Operation>(
+  "commitExtension",
+  "commitExtension",
+  "commitMain",
+  "extensionPosition",
+  ...STORE_OPERATIONS
+)
 const operation = oneOf<Operation>(
   "commitExtension",
   "commitExtension",
+  "commitExtension",
   "commitMain",
   "commitMain",
+  "extensionPosition",
+  "renew",
   ...STORE_OPERATIONS,
   ...LEASE_OPERATIONS,
   ...LEASE_OPERATIONS
@@ -184,20 +197,21 @@ const kinds: ReadonlyArray<readonly [weight: number, action: Draw<Action>]> = [
   [3, make("Run", { who })],
   [2, make("Freeze", { who })],
   [2, make("Thaw", { who })],
-  [3, make("KillAt", { who, operation, moment })],
-  [2, make("FreezeAt", { who, operation, moment, millis: oneOf(500, 9_000, 40_000, 3_600_000) })],
-  [1, make("StepClock", { who, millis: oneOf(-86_400_000, -15_000, -2_000, 2_000, 15_000, 86_400_000) })],
+  [4, make("KillAt", { who, operation, moment })],
+  [3, make("FreezeAt", { who, operation, moment, millis: oneOf(500, 9_000, 40_000, 3_600_000) })],
+  [1, make("SkewClock", { who, millis: clockMillis })],
+  [1, make("StepClock", { millis: clockMillis })],
   [4, make("Notifier", { which: upTo(3), what: oneOf("kill", "freeze", "thaw", "interrupt", "end") })],
   [2, make("KillNextNotifierAt", { operation, moment })],
   [3, make("StoreFails", { who, operation, moment, fault: oneOf("busy", "busy", "full", "full", "readOnly") })],
-  [3, make("StoreWaits", { who, operation, moment, millis: shortMillis })],
-  [1, make("StoreFails", { who, operation: storeOperation, moment, fault: oneOf("busy", "full") })],
+  [4, make("StoreWaits", { who, operation, moment, millis: shortMillis })],
+  [3, make("StoreFails", { who, operation: storeOperation, moment, fault: oneOf("busy", "full") })],
   [1, make("DiskFull", { millis: oneOf(1_000, 20_000, 600_000) })],
   [
     6,
     make("Http", {
       who,
-      connection: oneOf("main", "extension", "extension", "push", "other"),
+      connection: oneOf("main", "main", "extension", "extension", "extension", "push", "other"),
       times: oneOf(1, 1, 2, 6),
       fault: httpFault
     })
@@ -224,7 +238,7 @@ const pick = Effect.fnUntraced(function* (weighted: ReadonlyArray<readonly [numb
 
 const gaps = {
   hasty: oneOf(0, 0, 0, 1, 5, 20, 300),
-  usual: oneOf(0, 0, 1, 20, 500, 3_300, 10_001, 31_000, 65_000),
+  usual: oneOf(0, 0, 0, 1, 20, 500, 500, 3_300, 10_001, 31_000),
   slow: oneOf(0, 1, 500, 10_001, 65_000, 700_000, 3_600_000)
 }
 
@@ -232,7 +246,8 @@ const gaps = {
 export const drawSchedule = (seed: number): Effect.Effect<Schedule> =>
   Effect.gen(function* () {
     const weighted = yield* weights
-    const gap = gaps[yield* oneOf<keyof typeof gaps>("hasty", "usual", "usual", "usual", "slow")]
+    const gap =
+      gaps[yield* oneOf<keyof typeof gaps>("hasty", "hasty", "usual", "usual", "usual", "usual", "usual", "slow")]
     const steps: Array<Step> = []
     let atMillis = 0
     for (let left = yield* upTo(60, 5); left > 0; left--) {

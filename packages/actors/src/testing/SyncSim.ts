@@ -109,6 +109,21 @@ type Notifier = Effect.Success<ReturnType<typeof startNotifier>> & {
   result?: NotificationItem.NotificationResult
 }
 
+/** Steps that are faults by themselves; the others that bring faults are met at a call, or not. */
+const FAULTS: ReadonlySet<Action["_tag"]> = new Set([
+  "MalformedToDevice",
+  "Kill",
+  "Freeze",
+  "SkewClock",
+  "StepClock",
+  "Notifier",
+  "DiskFull",
+  "Outage",
+  "ExpirePositions",
+  "ExpireToken",
+  "LoseSignals"
+])
+
 /** Everything that a step works with. */
 interface Stage {
   readonly world: World
@@ -125,6 +140,7 @@ interface Stage {
   /** Faults that wait for the next process that a push starts. */
   readonly forNextNotifier: Array<(process: Process, ports: SimPorts) => void>
   processes: number
+  hostSkewMillis: number
 }
 
 // --- processes
@@ -190,6 +206,7 @@ const startPlayer = Effect.fnUntraced(function* (stage: Stage, who: Who) {
     skewMillis: 0
   }
   stage.players.set(who, player)
+  yield* process.stepClock(stage.hostSkewMillis)
   yield* Effect.forkScoped(consume(stage, player))
   ports.disturb(["main", "extension"], stage.now())
   yield* process.service.start
@@ -214,10 +231,12 @@ const decryptorOf = (world: World): EventDecryptor.EventDecryptor["Service"] => 
 })
 
 /** Whether the extension stream is a process's; a lease that is over is nobody's. */
-const ownsLease = Effect.fnUntraced(function* ({ now, world }: Stage, process: Process) {
+const ownsLease = Effect.fnUntraced(function* ({ hostSkewMillis, now, world }: Stage, process: Process) {
   const { rows } = yield* Effect.orDie(world.leases.inspect(ExtensionLoopMachine.EXTENSION_LEASE))
   const { self } = Context.get(process.context, Wake)
-  return rows.some(({ expiresAtMillis, peer }) => expiresAtMillis > START_MILLIS + now() && peer.pid === self.pid)
+  return rows.some(
+    ({ expiresAtMillis, peer }) => expiresAtMillis > START_MILLIS + hostSkewMillis + now() && peer.pid === self.pid
+  )
 })
 
 /** When its result is told and its work is done, the process ends, and leaves nothing behind. */
@@ -243,7 +262,8 @@ const quietFacts = (ports: SimPorts): Checkers.ProcessFacts => ({
   calls: ports.calls,
   ownsLease: false,
   disturbedUntil: ports.disturbedUntil,
-  isTerminalExcused: true
+  isTerminalExcused: true,
+  isSkewed: false
 })
 
 const push = Effect.fnUntraced(function* (stage: Stage, room: number, ahead: number) {
@@ -263,6 +283,7 @@ const push = Effect.fnUntraced(function* (stage: Stage, room: number, ahead: num
     decryptor: decryptorOf(world),
     references: logger(stage.defects)
   })
+  yield* started.process.stepClock(stage.hostSkewMillis)
   for (const fault of stage.forNextNotifier.splice(0)) fault(started.process, ports)
   const notifier: Notifier = {
     ...started,
@@ -363,10 +384,9 @@ const actOn = (stage: Stage, player: Player, action: Extract<Action, { readonly 
       const later = stage.background(Effect.delay(thaw(stage, player), action.millis))
       return Effect.sync(() => ports.trap({ ...action, act: Effect.andThen(freeze(player), later) }))
     }
-    case "StepClock":
+    case "SkewClock":
       player.skewMillis += action.millis
-      for (const other of stage.players.values()) other.ports.disturb(BOTH, stage.now())
-      return process.stepClock(action.millis)
+      return Effect.andThen(disturbAll(stage, stage.now()), process.stepClock(action.millis))
     case "StoreFails": {
       const fail = Effect.suspend(() => {
         if (action.fault === "readOnly") ports.isTerminalExcused = true
@@ -432,6 +452,14 @@ const actOnWorld = (stage: Stage, action: Exclude<Action, { readonly who: Who }>
         const untilMillis = now() + action.millis
         for (const { ports } of stage.players.values()) ports.diskFullUntil = untilMillis
       })
+    case "StepClock":
+      stage.hostSkewMillis += action.millis
+      return Effect.andThen(
+        disturbAll(stage, now()),
+        Effect.flatMap(livingProcesses(stage), (living) =>
+          Effect.forEach(living, (process) => process.stepClock(action.millis), { discard: true })
+        )
+      )
     case "Outage":
       return Effect.andThen(
         sim.unreachable,
@@ -503,7 +531,8 @@ const factsOf = Effect.fnUntraced(function* (stage: Stage, player: Player) {
     calls: ports.calls,
     ownsLease: yield* ownsLease(stage, process),
     disturbedUntil: ports.disturbedUntil,
-    isTerminalExcused: ports.isTerminalExcused
+    isTerminalExcused: ports.isTerminalExcused,
+    isSkewed: isSkewed(stage)
   }
   return facts
 })
@@ -545,7 +574,16 @@ const processCheckers = {
   "I10 boundedProcess": Checkers.boundedProcess
 }
 
+const isSkewed = ({ players }: Stage): boolean =>
+  [...players.values()].some(({ skewMillis }) => Math.abs(skewMillis) > SyncConfig.defaults.leaseMillis / 2)
+
 const livingPlayers = (stage: Stage) => Effect.filter([...stage.players.values()], ({ process }) => process.isAlive)
+
+const livingProcesses = (stage: Stage) =>
+  Effect.filter(
+    [...stage.players.values(), ...stage.notifiers].map(({ process }) => process),
+    ({ isAlive }) => isAlive
+  )
 
 /** Looks at every invariant. */
 const look = Effect.fnUntraced(function* (stage: Stage) {
@@ -584,6 +622,7 @@ const heal = Effect.fnUntraced(function* (stage: Stage) {
     player.ports.heal()
     yield* thaw(stage, player)
     yield* player.process.stepClock(-player.skewMillis)
+    player.skewMillis = 0
     player.isSuspended = false
     player.isStarted = true
     wake(stage, player)
@@ -659,7 +698,8 @@ const makeStage = Effect.fnUntraced(function* (sabotage: Sabotage) {
     defects: [],
     inbox: [],
     forNextNotifier: [],
-    processes: 0
+    processes: 0,
+    hostSkewMillis: 0
   }
   yield* world.sim.addUser("bob")
   for (let room = 0; room < ROOMS; room++) yield* act(stage, { _tag: "NewRoom" })
@@ -673,7 +713,8 @@ const play = Effect.fnUntraced(function* ({ seed, steps }: Schedule, { sabotage 
   const { record } = stage
   for (const { action, atMillis } of steps) {
     yield* passUntil(stage, atMillis)
-    record.note(JSON.stringify(action))
+    if (FAULTS.has(action._tag)) record.hit(action._tag)
+    else record.note(JSON.stringify(action))
     yield* act(stage, action)
     yield* settle
     yield* look(stage)
