@@ -256,6 +256,31 @@ describe("OutgoingRequests", () => {
     })
   )
 
+  it.effect(
+    "I2: offers one-time keys no second time when the answer is lost: they are published before they are sent",
+    () =>
+      Effect.gen(function* () {
+        const sentBefore: Array<ReadonlyArray<string>> = []
+        const lost = new HomeserverError.NetworkError({ message: "the answer is lost", timedOut: true })
+        const { engine, requests } = yield* setUp({
+          homeserver: (port) => ({
+            ...port,
+            keys: () =>
+              Effect.suspend(() => {
+                sentBefore.push([...engine.sent])
+                return Effect.fail(new HomeserverError.HomeserverError({ operation: "keys/upload", reason: lost }))
+              })
+          })
+        })
+        const body = { one_time_keys: { "signed_curve25519:A": { key: "a" } } }
+        engine.queue.push({ id: "keys", request: { _tag: "Keys", keys: { kind: "upload", body } } })
+        yield* requests.flush
+        yield* requests.flush
+        assert.deepStrictEqual(sentBefore, [["keys"]])
+        assert.deepStrictEqual(engine.violations, [])
+      })
+  )
+
   it.effect("counts one-time keys that the homeserver refuses because it has others", () =>
     Effect.gen(function* () {
       const reason = new HomeserverError.BadRequest({

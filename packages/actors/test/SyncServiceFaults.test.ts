@@ -246,6 +246,23 @@ describe("SyncService under faults", () => {
       })
     )
 
+    for (const { broken, healthy } of others) {
+      it.effect(`I3: the network's return for ${broken} leaves ${healthy} its wait, which a homeserver asked for`, () =>
+        Effect.gen(function* () {
+          const { world } = yield* setUp
+          const limited = new HomeserverError.RateLimited({ message: "slow down", retryAfterMillis: 120_000 })
+          yield* world.sim.inject({ connId: healthy, effect: { _tag: "Fail", reason: limited } })
+          yield* world.sim.inject({ connId: broken, effect: { _tag: "Fail", reason: network } })
+          // The long polls that are held end well.
+          yield* advance("45 seconds")
+          const [before, brokenBefore] = [yield* world.sim.syncs(healthy), yield* world.sim.syncs(broken)]
+          yield* advance("1 minute")
+          assert.lengthOf(yield* world.sim.syncs(healthy), before.length)
+          assert.isAbove((yield* world.sim.syncs(broken)).length, brokenBefore.length)
+        })
+      )
+    }
+
     for (const reason of [onFire, forbidden]) {
       it.effect(`a homeserver that says no (${reason._tag}) isn't offline; it is asked a bounded number of times`, () =>
         Effect.gen(function* () {
