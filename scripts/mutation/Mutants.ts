@@ -120,7 +120,7 @@ const ownership: ReadonlyArray<Mutant> = [
     find: "if (refusal !== undefined) return Result.fail(refusal)\n  transaction.run(sql",
     replace: "if (refusal === undefined || refusal) transaction.run(sql",
     breaks: "I1",
-    tests: platform("push/PushQueue", "push/PushWorker")
+    tests: platform("push/PushQueue")
   },
   {
     id: "take-without-new-generation",
@@ -128,7 +128,7 @@ const ownership: ReadonlyArray<Mutant> = [
     find: "first.generation : generationOf(table) + 1",
     replace: "first.generation : Math.max(1, generationOf(table))",
     breaks: "I1",
-    tests: core("Lease", "LeaseProperties")
+    tests: core("LeaseProperties")
   },
   {
     id: "take-unexpired",
@@ -136,7 +136,7 @@ const ownership: ReadonlyArray<Mutant> = [
     find: "const takeable = rows.filter((row) => row.holder === holder || !isHeld(row, nowMillis) || isDead(request, row.holder))",
     replace: "const takeable = rows",
     breaks: "I1",
-    tests: core("Lease", "LeaseProperties")
+    tests: core("Lease")
   },
   {
     id: "part-of-a-grant-stands",
@@ -144,7 +144,7 @@ const ownership: ReadonlyArray<Mutant> = [
     find: "rows: replaceRows(kept, granted), granted, generation",
     replace: "rows: replaceRows(table.rows, granted), granted, generation",
     breaks: "I1",
-    tests: core("Lease", "LeaseProperties")
+    tests: core("Lease")
   },
   {
     id: "one-holder-name-for-all",
@@ -160,7 +160,7 @@ const ownership: ReadonlyArray<Mutant> = [
     find: `? [{ _tag: "Lost", generation: state.generation, reason: "takenOver" }, []]`,
     replace: `? [state, [{ _tag: "RenewAfter", millis: config.renewMillis, asked: true }]]`,
     breaks: "I1",
-    tests: core("LeaseMachine", "DistributedSemaphore")
+    tests: core("LeaseMachine")
   },
   {
     id: "never-gives-up-unreachable",
@@ -168,7 +168,7 @@ const ownership: ReadonlyArray<Mutant> = [
     find: "return isOver(config, state.expiresAtMillis, input.nowMillis)",
     replace: "return isOver(config, state.expiresAtMillis, 0)",
     breaks: "I1",
-    tests: core("LeaseMachine", "DistributedSemaphore")
+    tests: core("LeaseMachine")
   },
   {
     id: "work-goes-on-after-a-loss",
@@ -311,7 +311,7 @@ const exactlyOnce: ReadonlyArray<Mutant> = [
         }
         const commit = inTwo({`,
     breaks: "I2",
-    tests: actors("ExtensionSync", "TwoProcesses")
+    tests: actors("ExtensionSync")
   },
   {
     id: "acknowledges-what-was-sent-again",
@@ -335,7 +335,7 @@ const exactlyOnce: ReadonlyArray<Mutant> = [
     find: "writes: loaded.machine.database.writes(),",
     replace: "writes: loaded.machine.database.writes().slice(1),",
     breaks: "I2",
-    tests: platform("crypto/OlmCryptoContract", "crypto/Conversation")
+    tests: platform("crypto/Conversation")
   },
   {
     id: "key-twice-in-a-batch-loses-the-better",
@@ -389,7 +389,7 @@ const exactlyOnce: ReadonlyArray<Mutant> = [
       yield* homeserver.keys({ kind: "upload", body: { one_time_keys: oneTimeKeys } as MatrixEvent.JsonObject })
     yield* markSent(request, { one_time_key_counts: {} })`,
     breaks: "I2",
-    tests: actors("ExtensionSync", "Encryption")
+    tests: actors("CryptoTurn")
   },
   {
     id: "half-a-transaction-stays",
@@ -462,7 +462,7 @@ const loops: ReadonlyArray<Mutant> = [
     replace: `const held = awaitSnapshot(env, ({ extension }) => extension._tag === "Syncing")
     yield* Effect.forkIn(Effect.andThen(held, runMain(env)), main)`,
     breaks: "I3",
-    tests: actors("SyncService", "SyncServiceFaults")
+    tests: actors("SyncServiceFaults")
   },
   {
     id: "network's-return-hurries-both-loops",
@@ -500,7 +500,7 @@ const quiet: ReadonlyArray<Mutant> = [
     find: "yield* Effect.addFinalizer(() => release)",
     replace: "yield* Effect.addFinalizer(() => (1 < 0 ? release : Effect.void))",
     breaks: "I4",
-    tests: actors("LeaseKeeper", "SyncService")
+    tests: actors("SyncService")
   },
   {
     id: "lease-released-before-the-commit-ends",
@@ -534,7 +534,7 @@ const quiet: ReadonlyArray<Mutant> = [
     find: "yield* setActive(false)",
     replace: "yield* setActive(true)",
     breaks: "I4",
-    tests: actors("SyncService", "Inbox", "EncryptionNews")
+    tests: actors("SyncService")
   },
   {
     id: "connections-stay-open",

@@ -45,6 +45,13 @@ const verdictOf = (outcome: Vitest.Outcome, caught: Verdict): Pick<Tried, "verdi
   }
 }
 
+/** Whether any other test of these projects notices, and does so again by itself: among many, one may fail for want of time. */
+const elsewhere = Effect.fnUntraced(function* (directory: string, projects: ReadonlyArray<string>) {
+  const outcome = yield* Vitest.run(directory, { projects, files: [] }, WHOLE_MILLIS)
+  if (outcome._tag !== "Failed") return verdictOf(outcome, "caughtElsewhere")
+  return verdictOf(yield* Vitest.run(directory, { projects, files: [outcome.file] }, NAMED_MILLIS), "caughtElsewhere")
+})
+
 const judge = Effect.fnUntraced(function* (directory: string, mutant: Mutant) {
   if (!(yield* Tree.withFault(directory, mutant))) {
     return { verdict: "broken" as const, by: `its "find" doesn't stand exactly once in ${mutant.file}` }
@@ -54,8 +61,7 @@ const judge = Effect.fnUntraced(function* (directory: string, mutant: Mutant) {
     const judged = verdictOf(yield* Vitest.run(directory, Vitest.selectionOf([test]), NAMED_MILLIS), "caught")
     if (judged.verdict !== "survived") return judged
   }
-  const { projects } = Vitest.selectionOf(mutant.tests)
-  return verdictOf(yield* Vitest.run(directory, { projects, files: [] }, WHOLE_MILLIS), "caughtElsewhere")
+  return yield* elsewhere(directory, Vitest.selectionOf(mutant.tests).projects)
 }, Effect.scoped)
 
 const attempt = Effect.fnUntraced(function* (directory: string, mutant: Mutant) {
