@@ -534,7 +534,7 @@ const quiet: ReadonlyArray<Mutant> = [
     find: "yield* setActive(false)",
     replace: "yield* setActive(true)",
     breaks: "I4",
-    tests: actors("SyncService")
+    tests: actors("TwoProcesses")
   },
   {
     id: "connections-stay-open",
@@ -542,7 +542,7 @@ const quiet: ReadonlyArray<Mutant> = [
     find: "suspend: http.quiet",
     replace: "suspend: Effect.void",
     breaks: "I4",
-    tests: platform("ManyAccounts")
+    tests: platform("TwinloopNotifications")
   },
   {
     id: "wake-up-socket-stays-open",
@@ -550,15 +550,15 @@ const quiet: ReadonlyArray<Mutant> = [
     find: "suspend: wake.close",
     replace: "suspend: Effect.void",
     breaks: "I4",
-    tests: platform("ManyAccounts", "WakeSocket")
+    tests: platform("TwinloopNotifications")
   },
   {
-    id: "frozen-before-everything-is-suspended",
+    id: "idle-connections-survive-the-closing",
     file: "packages/platform/src/http/HttpSockets.ts",
     find: "agents.http.destroy()",
     replace: "void agents.http",
     breaks: "I4",
-    tests: platform("ManyAccounts")
+    tests: platform("TwinloopNotifications")
   }
 ]
 

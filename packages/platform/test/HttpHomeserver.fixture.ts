@@ -34,6 +34,8 @@ export interface ScriptedServer {
   readonly asked: (path: string) => ReadonlyArray<Received>
   /** Resolves with the next request for a path that arrives. */
   readonly next: (path: string) => Promise<Received>
+  /** How many connections were ever opened. */
+  readonly connections: () => number
 }
 
 export const json =
@@ -91,13 +93,16 @@ const start = async () => {
   }
   // A body that is cut off on purpose ends the handler, and nothing else.
   const server = createServer((request, response) => void handle(request, response).catch(() => response.destroy()))
+  let connections = 0
+  server.on("connection", () => void connections++)
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
   const scripted: ScriptedServer = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
     on: (route, ...script) => void answers.set(route, [...script]),
     asked: (path) => requests.filter((received) => received.path === path),
-    next: (path) => new Promise((resolve) => waiting.push({ path, resolve }))
+    next: (path) => new Promise((resolve) => waiting.push({ path, resolve })),
+    connections: () => connections
   }
   return { server, scripted }
 }
