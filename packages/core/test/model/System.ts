@@ -1,0 +1,137 @@
+/**
+ * The state of the model: some processes, the database that they share, and the homeserver.
+ *
+ * Everything is a value without functions, so that two states are the same when their text is (`Canonical.ts`). Time stands
+ * still at {@link NOW}: instead of a clock that moves, the end of a lease or of a place in the queue is moved to the past, and
+ * any timer may end at any moment. So each state stands for all the times at which it can be met.
+ *
+ * Not here: what happens (`Process.ts`, `World.ts`), in which order (`Explore.ts`).
+ */
+import type * as Lease from "../../src/lease/Lease.ts"
+import type * as LeaseMachine from "../../src/lease/LeaseMachine.ts"
+import type * as ExtensionLoopMachine from "../../src/sync/ExtensionLoopMachine.ts"
+import type { ExtensionPosition } from "../../src/sync/SyncStore.ts"
+import { defaults } from "../../src/sync/SyncConfig.ts"
+
+export const NOW = 1_000_000
+/** When what has expired did so. */
+export const PAST = NOW - 1
+export const config = defaults
+export const EXTENSION = "extension"
+
+/** What a process knows of a lease that it holds, and the fiber that renews it (`DistributedSemaphore.keep`). */
+export interface Grant {
+  readonly fence: Lease.Fence
+  readonly keeping: Extract<LeaseMachine.State, { _tag: "Held" | "Lost" }>
+  /** Whether the keeping fiber hears that a peer asks. */
+  readonly listens: boolean
+  /** Whether the loop is told of the loss and of who wants it (`WatchLock`). */
+  readonly watched: boolean
+  /** What becomes of "somebody else needs it": not known, told, or to be told again later. */
+  readonly wanted: "no" | "told" | "later"
+}
+
+/** A fiber that asks for the lease (`DistributedSemaphore.ask`, after `LeaseKeeper.tryThenWait`). */
+export interface Acquiring {
+  readonly _tag: "Acquiring"
+  readonly machine: Extract<LeaseMachine.State, { _tag: "Asking" | "Waiting" }>
+  /** The command that it waits for. */
+  readonly waits: Extract<LeaseMachine.Command, { _tag: "Take" | "Await" }>
+}
+
+/** A command of the loop that is under way; `stage` says how far an application or a sending has come. */
+export interface Running {
+  readonly _tag: "Running"
+  readonly command: LoopCommand
+  readonly stage: "begun" | "committed"
+}
+
+export type LoopCommand = Exclude<
+  ExtensionLoopMachine.Command,
+  { _tag: "AbortWork" | "WatchLock" | "WantLater" | "ReleaseLock" | "DiscardMemory" | "TakeLock" }
+>
+
+/** What the end-to-end machine has in memory, and what is only known to the one who checks. */
+export interface Memory {
+  /** Whether it is what the store has. Nobody in the process knows. */
+  readonly current: boolean
+  /** Whether something was applied that no commit has made durable. Nobody in the process knows. */
+  readonly touched: boolean
+  /** A request waits to be sent. */
+  readonly outgoing: boolean
+}
+
+/** One process: its extension loop with mailbox and fibers, its semaphore, its turns at the end-to-end machine. */
+export interface Process {
+  readonly name: string
+  /** Its id in the lease row, another one for each start. */
+  readonly holder: string
+  /** `closing`: the loop has ended, and the lease is being let go. */
+  readonly life: "runs" | "closing" | "suspended" | "dead"
+  readonly loop: ExtensionLoopMachine.State
+  readonly mailbox: ReadonlyArray<ExtensionLoopMachine.Input>
+  /** The lease is being let go, or (without a fence) the place in the queue; then the actor goes on with these commands. */
+  readonly releasing: {
+    readonly fence: Lease.Fence | null
+    readonly after: ReadonlyArray<ExtensionLoopMachine.Command>
+  } | null
+  readonly work: Acquiring | Running | null
+  readonly grant: Grant | null
+  /** The generation under which memory is valid (`DistributedSemaphore`, invariant I5). */
+  readonly validGeneration: number | null
+  /** Whether turns can be had, and memory is loaded (`CryptoTurn`). */
+  readonly turns: { readonly loaded: boolean } | null
+  readonly memory: Memory | null
+  readonly hurries: boolean
+  /** A peer has asked for the lease, and the keeping fiber has not heard it yet. */
+  readonly asked: boolean
+}
+
+/** How often something may still happen. */
+export interface Budget {
+  /** Processes that are killed. */
+  readonly crashes: number
+  /** Calls that fail, before or after they had their effect, peers that can't be watched, and answers in vain. */
+  readonly faults: number
+  readonly suspends: number
+  /** That a process is in a hurry, or is told to try again. */
+  readonly wishes: number
+}
+
+/** What the processes share. */
+export interface World {
+  readonly table: Lease.LeaseTable
+  readonly position: ExtensionPosition
+  /** Numbers of the to-device events that were applied, in the order of their rows. */
+  readonly inbox: ReadonlyArray<number>
+  /** A stored request of the end-to-end machine waits to be sent. */
+  readonly outgoing: boolean
+  /** To-device events that the homeserver has got so far. */
+  readonly arrived: number
+  /** The homeserver has deleted the events up to this one. */
+  readonly deleted: number
+  readonly budget: Budget
+}
+
+export interface System {
+  readonly processes: ReadonlyArray<Process>
+  readonly world: World
+}
+
+/** The system with one process changed. */
+export const withProcess = (system: System, index: number, change: Partial<Process>): System => ({
+  ...system,
+  processes: system.processes.map((process, at) => (at === index ? { ...process, ...change } : process))
+})
+
+/** The system with its world changed. */
+export const withWorld = (system: System, change: Partial<World>): System => ({
+  ...system,
+  world: { ...system.world, ...change }
+})
+
+export const processAt = (system: System, index: number): Process => {
+  const process = system.processes[index]
+  if (process === undefined) throw new RangeError(`there is no process ${index}`)
+  return process
+}
