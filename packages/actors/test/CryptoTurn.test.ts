@@ -185,6 +185,23 @@ describe("CryptoTurn", () => {
     })
   )
 
+  it.effect("I5: the grant is dirty from the moment a turn begins until its commit is done", () =>
+    Effect.gen(function* () {
+      const { engine, take, turn } = yield* setUp({ own: false })
+      const told: Array<string> = []
+      const note = (what: string) => Effect.sync(() => void told.push(what))
+      const grant = yield* take("main")
+      yield* turn.open({
+        ...grant,
+        markDirty: Effect.andThen(note("dirty"), grant.markDirty),
+        markClean: Effect.andThen(note("clean"), grant.markClean)
+      })
+      engine.script("receive", note("changes"))
+      yield* turn.commit(count, () => note("commits"))
+      assert.deepStrictEqual(told, ["dirty", "changes", "commits", "clean"])
+    })
+  )
+
   it.effect("I4: closing waits for the turn that runs, and those that wait find it closed", () =>
     Effect.gen(function* () {
       const { engine, turn } = yield* setUp()
