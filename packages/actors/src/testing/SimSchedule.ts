@@ -111,8 +111,11 @@ const Action = Schema.Union([
 /** One thing that happens. */
 export type Action = typeof Action.Type
 
-const Step = Schema.Struct({ atMillis: Millis, action: Action })
-/** One thing that happens, and when: milliseconds after the beginning. */
+const Step = Schema.Struct({ atMillis: Millis, action: Action, yields: Schema.Finite })
+/**
+ * One thing that happens, and when: milliseconds after the beginning. `yields` is how often everybody may go on before the
+ * next thing happens at the same millisecond: with few, it happens in the middle of something.
+ */
 export type Step = typeof Step.Type
 
 /** A story. `seed` is also that of every chance in the processes; steps ascend in time. */
@@ -121,6 +124,9 @@ export type Schedule = typeof Schedule.Type
 
 /** A schedule's JSON text, as regression files have it. */
 export const ScheduleJson = Schema.fromJsonString(Schedule)
+
+/** After so many yields nothing goes on without time passing, as a rule. */
+export const SETTLED = 60
 
 // --- drawing
 
@@ -252,7 +258,7 @@ export const drawSchedule = (seed: number): Effect.Effect<Schedule> =>
     let atMillis = 0
     for (let left = yield* upTo(60, 5); left > 0; left--) {
       atMillis += yield* gap
-      steps.push({ atMillis, action: yield* pick(weighted) })
+      steps.push({ atMillis, action: yield* pick(weighted), yields: yield* oneOf(0, 1, 3, 8, 20, SETTLED) })
     }
     return { seed, steps }
   }).pipe(Random.withSeed(`schedule ${seed}`))

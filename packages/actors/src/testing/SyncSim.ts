@@ -21,6 +21,7 @@ import {
   type EventDecryptor,
   ExtensionLoopMachine,
   type Homeserver,
+  Lease,
   type LeaseStore,
   type NotificationItem,
   SyncConfig,
@@ -35,9 +36,8 @@ import { makeEngine, type ScriptedEngine } from "./ScriptedEngine.ts"
 import * as Checkers from "./SimCheckers.ts"
 import { hostClock, makePorts, type SimPorts, storeReason, type Trap } from "./SimPorts.ts"
 import { makeRecord, type SimRecord, type Violation } from "./SimRecord.ts"
-import type { Action, Schedule, Who } from "./SimSchedule.ts"
+import { type Action, type Schedule, SETTLED, type Who } from "./SimSchedule.ts"
 import { makeWorld, type Process, startProcess, type World } from "./Simulation.ts"
-import { settle } from "./Time.ts"
 
 export type { Violation } from "./SimRecord.ts"
 export * from "./SimSchedule.ts"
@@ -81,6 +81,10 @@ const ROLES: ReadonlyArray<Who> = ["app", "standby"]
 /** Nothing is deleted that a checker has not read. */
 const CONFIG: Partial<SyncConfig.SyncConfigShape> = { inboxKept: 1_000_000 }
 const DEADLINE_MILLIS = SyncConfig.defaults.notificationDeadlineMillis
+
+/** Lets everybody go on for a while, without time passing. */
+const goOn = (yields: number): Effect.Effect<void> =>
+  yields === 0 ? Effect.void : Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: yields }))
 
 /** A process whose loops run, and what is wanted of it. */
 interface Player {
@@ -234,9 +238,8 @@ const decryptorOf = (world: World): EventDecryptor.EventDecryptor["Service"] => 
 const ownsLease = Effect.fnUntraced(function* ({ hostSkewMillis, now, world }: Stage, process: Process) {
   const { rows } = yield* Effect.orDie(world.leases.inspect(ExtensionLoopMachine.EXTENSION_LEASE))
   const { self } = Context.get(process.context, Wake)
-  return rows.some(
-    ({ expiresAtMillis, peer }) => expiresAtMillis > START_MILLIS + hostSkewMillis + now() && peer.pid === self.pid
-  )
+  const nowMillis = START_MILLIS + hostSkewMillis + now()
+  return rows.some((row) => row.peer.pid === self.pid && Lease.isHeld(row, nowMillis))
 })
 
 /** When its result is told and its work is done, the process ends, and leaves nothing behind. */
@@ -585,13 +588,15 @@ const livingProcesses = (stage: Stage) =>
     ({ isAlive }) => isAlive
   )
 
-/** Looks at every invariant. */
-const look = Effect.fnUntraced(function* (stage: Stage) {
+/** Looks at every invariant; at whether loops are in sync only when everybody has gone as far as he gets. */
+const look = Effect.fnUntraced(function* (stage: Stage, isSettled: boolean) {
   const shared = yield* sharedFacts(stage)
   for (const [name, checker] of Object.entries(sharedCheckers)) violated(stage, name, checker(shared))
   for (const player of yield* livingPlayers(stage)) {
-    const facts = yield* factsOf(stage, player)
-    for (const [name, checker] of Object.entries(processCheckers)) violated(stage, name, checker(facts))
+    const { shouldRun, ...facts } = yield* factsOf(stage, player)
+    for (const [name, checker] of Object.entries(processCheckers)) {
+      violated(stage, name, checker({ ...facts, shouldRun: shouldRun && isSettled }))
+    }
   }
   for (const notifier of yield* livingNotifiers(stage)) {
     if (notifier.isExcused || notifier.result !== undefined) continue
@@ -605,8 +610,8 @@ const look = Effect.fnUntraced(function* (stage: Stage) {
 const passUntil = Effect.fnUntraced(function* (stage: Stage, untilMillis: number) {
   while (stage.now() < untilMillis) {
     yield* TestClock.adjust(Math.min(LOOK_MILLIS, untilMillis - stage.now()))
-    yield* settle
-    yield* look(stage)
+    yield* goOn(SETTLED)
+    yield* look(stage, true)
   }
 })
 
@@ -654,7 +659,7 @@ const checkEnd = Effect.fnUntraced(function* (stage: Stage) {
   const newest = new Map<string, string>()
   for (const roomId of stage.rooms) newest.set(roomId, yield* sim.sendMessage(roomId, BOB, "the end"))
   yield* passUntil(stage, stage.now() + 1_000)
-  const shared = yield* look(stage)
+  const shared = yield* look(stage, true)
   const owners = yield* Effect.filter(yield* livingPlayers(stage), ({ process }) => ownsLease(stage, process))
   violated(stage, "I9 backInSync", Checkers.backInSync(shared, owners.length, yield* whoIsBehind(stage, newest)))
   stage.forNextNotifier.length = 0
@@ -668,7 +673,7 @@ const checkEnd = Effect.fnUntraced(function* (stage: Stage) {
   }
   for (const player of yield* livingPlayers(stage)) {
     yield* act(stage, { _tag: "Suspend", who: player.who })
-    yield* settle
+    yield* passUntil(stage, stage.now() + 1)
     if (!player.isQuiet)
       stage.record.violate("I4 stoppedIsQuiet", `all faults are over, and ${player.name} can't be suspended`)
   }
@@ -704,20 +709,20 @@ const makeStage = Effect.fnUntraced(function* (sabotage: Sabotage) {
   yield* world.sim.addUser("bob")
   for (let room = 0; room < ROOMS; room++) yield* act(stage, { _tag: "NewRoom" })
   for (const who of ROLES) yield* startPlayer(stage, who)
-  yield* settle
+  yield* goOn(SETTLED)
   return stage
 })
 
 const play = Effect.fnUntraced(function* ({ seed, steps }: Schedule, { sabotage = {} }: SimOptions) {
   const stage = yield* makeStage(sabotage)
   const { record } = stage
-  for (const { action, atMillis } of steps) {
+  for (const { action, atMillis, yields } of steps) {
     yield* passUntil(stage, atMillis)
     if (FAULTS.has(action._tag)) record.hit(action._tag)
     else record.note(JSON.stringify(action))
     yield* act(stage, action)
-    yield* settle
-    yield* look(stage)
+    yield* goOn(yields)
+    yield* look(stage, false)
     if (record.violations.length > 0) break
   }
   if (record.violations.length === 0) yield* heal(stage)
