@@ -617,7 +617,7 @@ const dirtiness: ReadonlyArray<Mutant> = [
     find: "status: usingFresh(",
     replace: "status: using(",
     breaks: "I5",
-    tests: platform("crypto/OlmReader", "crypto/Conversation")
+    tests: platform("crypto/OlmReader")
   }
 ]
 
@@ -756,7 +756,7 @@ const recovery: ReadonlyArray<Mutant> = [
     find: "const wait = retryAfterMillis(refusal)",
     replace: "const wait = retryAfterMillis({ ...refusal, headers: {}, json: {} })",
     breaks: "I9",
-    tests: platform("HttpHomeserverErrors", "HttpHomeserver")
+    tests: platform("HttpHomeserver")
   },
   {
     id: "busy-store-is-the-end",
@@ -880,7 +880,7 @@ const bounds: ReadonlyArray<Mutant> = [
     find: "hastyAnswers <= HASTY_ANSWERS ? undefined :",
     replace: "hastyAnswers <= HASTY_ANSWERS * 1_000 ? undefined :",
     breaks: "I10",
-    tests: core("SupervisionPolicy")
+    tests: core("ExtensionLoopMachine")
   },
   {
     id: "notification-without-a-deadline",
@@ -924,7 +924,7 @@ const showing: ReadonlyArray<Mutant> = [
     find: `state.main._tag === "Loading" || state.main._tag === "BackingOff" ? "Show" : "Hide"`,
     replace: `state.main._tag === "Loading" ? "Show" : "Hide"`,
     breaks: "view",
-    tests: [...core("SyncServiceMachine"), ...actors("SyncIndicator")]
+    tests: actors("SyncIndicator")
   },
   {
     id: "indicator-blinks",

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Deferred, Effect, Exit, Fiber, Latch, Layer, Option, Scope } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, Fiber, Latch, Layer, Option, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as DistributedSemaphore from "../src/lease/DistributedSemaphore.ts"
 import { isHeld } from "../src/lease/Lease.ts"
@@ -908,6 +908,18 @@ describe("DistributedSemaphore knows whether memory is valid", () => {
         assert.deepStrictEqual(yield* own(b), [2 * turn + 2, true])
         assert.deepStrictEqual(yield* own(b), [2 * turn + 2, false])
       }
+    })
+  )
+
+  it.effect("I8: names a process the same for the same seed, and otherwise for another", () =>
+    Effect.gen(function* () {
+      const nameOf = (seed: string) =>
+        Effect.gen(function* () {
+          const host = yield* makeHost
+          return (yield* hold(yield* host.open("main"))).grant.holder
+        }).pipe(Random.withSeed(seed))
+      assert.strictEqual(yield* nameOf("one"), yield* nameOf("one"))
+      assert.notStrictEqual(yield* nameOf("one"), yield* nameOf("other"))
     })
   )
 

@@ -133,6 +133,12 @@ describe("SupervisionPolicy waits", () => {
     )
   })
 
+  it("I9: spread by chance over the half, so that many clients don't come back at once", () => {
+    const millis = [0, 0.5, 1].map((random) => SupervisionPolicy.backoffMillis(defaults, 2, random))
+    const whole = backoffMinMillis * 4
+    assert.deepStrictEqual(millis, [whole / 2, (whole * 3) / 4, whole])
+  })
+
   it("never less after more failures, for the same chance", () => {
     fc.assert(
       fc.property(attempts, chance, (attempt, random) => {
