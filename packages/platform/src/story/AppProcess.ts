@@ -14,9 +14,13 @@ export interface AppProcess extends StoryProcess.StoryProcess<RunEvent> {
 }
 
 /** Starts a process of a role on a database. It is killed when the scope closes, if it still runs. */
-export const start = Effect.fn("AppProcess.start")(function* (role: string, database: string) {
+export const start = Effect.fn("AppProcess.start")(function* (
+  role: string,
+  database: string,
+  options: StoryProcess.Options = {}
+) {
   const args = ["run", "--json", "--with-parent", "--role", role, "--database", database]
-  const started = yield* StoryProcess.start(role, args, RunEvent)
+  const started = yield* StoryProcess.start(role, args, RunEvent, options)
   const app: AppProcess = { ...started, role, look: (start, end) => started.say(`window ${start} ${end}`) }
   return app
 })

@@ -1,5 +1,6 @@
 /**
- * A TCP gate in front of a homeserver, which can be shut: connections through it end, and new ones are refused.
+ * A TCP gate in front of a homeserver, which can be shut: connections through it end, and new ones are refused. It can be slow,
+ * too: each piece of what is said waits, in both directions.
  *
  * The story makes a homeserver unreachable with it, the embedded one and Synapse alike, without touching the homeserver. It
  * also sees at the gate which parts of the room list are asked for, and whether one-time keys are refused, whatever the
@@ -8,6 +9,7 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import * as net from "node:net"
+import { Transform } from "node:stream"
 
 export interface Gate {
   /** `http://127.0.0.1:<port>` */
@@ -15,6 +17,8 @@ export interface Gate {
   /** Ends all connections and refuses new ones until opened. */
   readonly shut: Effect.Effect<void>
   readonly open: Effect.Effect<void>
+  /** Lets each piece of what is said from now on, in either direction, wait for so long after the one before; 0: no more. */
+  slow(millis: number): Effect.Effect<void>
   /** Every range of a list that was asked for through the gate so far, as it was spelled: `[7,26]`. */
   readonly ranges: Effect.Effect<ReadonlySet<string>>
   /** How many uploads of one-time keys were refused through the gate so far, because there are others under their ids. */
@@ -44,13 +48,23 @@ const counter = (words: string) => {
   }
 }
 
+/** Passes everything on, each piece after as many milliseconds as `delay` says then. */
+const delaying = (delay: () => number): Transform =>
+  new Transform({
+    transform: (chunk, _, done) => {
+      const millis = delay()
+      if (millis === 0) done(null, chunk)
+      else setTimeout(done, millis, null, chunk)
+    }
+  })
+
 /** Joins two sockets: what one says the other hears, and they end together. */
-const join = (inner: net.Socket, outer: net.Socket): void => {
+const join = (inner: net.Socket, outer: net.Socket, delay: () => number): void => {
   for (const [from, to] of [
     [inner, outer],
     [outer, inner]
   ] as const) {
-    from.pipe(to)
+    from.pipe(delaying(delay)).pipe(to)
     from.on("error", () => to.destroy())
     from.on("close", () => to.destroy())
   }
@@ -61,6 +75,7 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
   const sockets = new Set<net.Socket>()
   const ranges = new Set<string>()
   let conflicts = 0
+  let delayMillis = 0
   const server = net.createServer((outer) => {
     const inner = net.connect({ host, port: targetPort })
     for (const socket of [outer, inner]) {
@@ -73,7 +88,7 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
     })
     const conflictsIn = counter(conflictWords)
     inner.on("data", (chunk: Buffer) => (conflicts += conflictsIn(chunk)))
-    join(inner, outer)
+    join(inner, outer, () => delayMillis)
   })
   const shut = Effect.sync(() => {
     server.close()
@@ -84,6 +99,7 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
     baseUrl: `http://${host}:${port}`,
     shut,
     open: Effect.asVoid(listen(server, port)),
+    slow: (millis) => Effect.sync(() => void (delayMillis = millis)),
     ranges: Effect.sync(() => new Set(ranges)),
     conflicts: Effect.sync(() => conflicts)
   }

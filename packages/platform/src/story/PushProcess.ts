@@ -40,6 +40,13 @@ const Line = Schema.Struct({
 })
 const decodeLine = Schema.decodeUnknownOption(Schema.fromJsonString(Line))
 
+/** The notifications in the text of such a file, oldest first: what a kill or a full disk tore is none. */
+export const linesOf = (text: string): ReadonlyArray<typeof Line.Type> =>
+  text
+    .slice(0, text.lastIndexOf("\n") + 1)
+    .split("\n")
+    .flatMap((line) => Option.toArray(decodeLine(line)))
+
 /** Reads the file anew, and stamps the lines that have come since it was read last. */
 const look = Effect.fnUntraced(
   function* (file: string, known: Ref.Ref<ReadonlyArray<Report.Shown>>) {
@@ -47,10 +54,7 @@ const look = Effect.fnUntraced(
     if (!(yield* fs.exists(file))) return []
     const text = yield* fs.readFileString(file)
     const atMillis = yield* MonotonicClock.nowMillis
-    const lines = text
-      .slice(0, text.lastIndexOf("\n") + 1)
-      .split("\n")
-      .flatMap((line) => Option.toArray(decodeLine(line)))
+    const lines = linesOf(text)
     return yield* Ref.updateAndGet(known, (all) => [
       ...all,
       ...lines.slice(all.length).map((line) => ({ ...line, atMillis }))
@@ -59,11 +63,16 @@ const look = Effect.fnUntraced(
   Effect.mapError(({ message }) => new StoryError({ message: `the notifications can't be read: ${message}` }))
 )
 
+/** Arguments of a daemon of a database that shows in a file of JSON lines; port 0 takes a free one. */
+export const argumentsOf = (database: string, file: string, port = 0): ReadonlyArray<string> => {
+  const account = ["--database", database, "--key-file", keyFileOf(database)]
+  const where = ["--listen", `127.0.0.1:${port}`, "--sink", `jsonl:${file}`]
+  return ["push-daemon", ...where, ...account, "--json", "--with-parent"]
+}
+
 /** Starts the daemon on a free port. It is killed when the scope closes, if it still runs. */
 export const start = Effect.fn("PushProcess.start")(function* (database: string, file: string) {
-  const account = ["--database", database, "--key-file", keyFileOf(database)]
-  const args = ["push-daemon", "--listen", "127.0.0.1:0", "--sink", `jsonl:${file}`, ...account]
-  const daemon = yield* StoryProcess.start("push daemon", [...args, "--json", "--with-parent"], Listening)
+  const daemon = yield* StoryProcess.start("push daemon", argumentsOf(database, file), Listening)
   const known = yield* Ref.make<ReadonlyArray<Report.Shown>>([])
   const shown = Effect.provideService(look(file, known), FileSystem.FileSystem, yield* FileSystem.FileSystem)
   const { event } = yield* Effect.raceFirst(

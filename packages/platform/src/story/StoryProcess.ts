@@ -7,6 +7,7 @@
  */
 import { Effect, Fiber, Option, Queue, Ref, Schema, Stream, SubscriptionRef } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
+import { appendFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import * as MonotonicClock from "../cli/MonotonicClock.ts"
 import { StoryError } from "./StoryError.ts"
@@ -91,23 +92,36 @@ const spawn = Effect.fnUntraced(function* (name: string, args: ReadonlyArray<str
   return { handle, input }
 })
 
+export interface Options {
+  /** File to which everything is appended that it says, on either stream. */
+  readonly log?: string
+}
+
 /** Starts a command. Lines that aren't of the schema are passed over. It is killed when the scope closes, if it still runs. */
 export const start = Effect.fn("StoryProcess.start")(function* <Event>(
   name: string,
   args: ReadonlyArray<string>,
-  schema: Schema.Codec<Event, unknown>
+  schema: Schema.Codec<Event, unknown>,
+  { log }: Options = {}
 ) {
   const { handle, input } = yield* spawn(name, args)
   const decode = Schema.decodeUnknownOption(Schema.fromJsonString(schema))
   const events = yield* SubscriptionRef.make<ReadonlyArray<Event>>([])
   const errors = yield* Ref.make<ReadonlyArray<string>>([])
+  const write = (line: string) => {
+    if (log !== undefined) appendFileSync(log, `${line}\n`)
+  }
   const keep = (line: string) => {
+    write(line)
     const event = decode(line)
     return Option.isSome(event) ? SubscriptionRef.update(events, (all) => [...all, event.value]) : Effect.void
   }
   yield* Effect.forkScoped(collect(handle.stdout, keep))
   const listening = yield* Effect.forkScoped(
-    collect(handle.stderr, (line) => Ref.update(errors, (lines) => [...lines, line].slice(-KEPT_LINES)))
+    collect(handle.stderr, (line) => {
+      write(line)
+      return Ref.update(errors, (lines) => [...lines, line].slice(-KEPT_LINES))
+    })
   )
 
   const fail = (message: string) =>

@@ -1,0 +1,177 @@
+/**
+ * Does what the schedule says to the processes, the network and the disk, and undoes it after its time.
+ *
+ * Not here: what is done, and when (`Schedule.ts`).
+ */
+import { Effect, Option, Ref, Schedule } from "effect"
+import type { Path } from "effect"
+import * as Clock from "../../packages/platform/src/cli/MonotonicClock.ts"
+import * as ControlClient from "../../packages/platform/src/control/ControlClient.ts"
+import * as Connections from "../../packages/platform/src/story/Connections.ts"
+import { StoryError } from "../../packages/platform/src/story/StoryError.ts"
+import * as Crew from "./Crew.ts"
+import type { Step } from "./Schedule.ts"
+import * as SmallDisk from "./SmallDisk.ts"
+import type { Stage } from "./Stage.ts"
+import type { Done } from "./Verdict.ts"
+
+/** What was done until now, and what it showed. */
+export interface Tally {
+  readonly done: Done
+  readonly missed: number
+  readonly notQuiet: ReadonlyArray<string>
+  readonly connections: number
+}
+
+export const nothing: Tally = { done: {}, missed: 0, notQuiet: [], connections: 0 }
+
+export interface Scene {
+  readonly stage: Stage
+  readonly crew: Crew.Crew
+  readonly disk: string
+  readonly diskState: DiskState
+  readonly tally: Ref.Ref<Tally>
+}
+
+/** When the disk was full. */
+export interface DiskState {
+  isFull: boolean
+  /** Monotonic milliseconds. */
+  freeAtMillis: number
+}
+
+const now = (): number => Number(process.hrtime.bigint()) / 1e6
+
+/** Whether the disk is full, or was so within the last milliseconds. */
+export const isToBlame = (state: DiskState, withinMillis: number): boolean =>
+  state.isFull || now() - state.freeAtMillis < withinMillis
+
+/** Deadline that a phone gives. */
+const QUIET_MILLIS = 5_000
+/** How long a process that has just been started may take until it can be asked. */
+const ASK_LIMIT = "15 seconds"
+
+type Ask<A> = (client: ControlClient.ControlClient) => Effect.Effect<A, ControlClient.ControlError>
+
+/** Asks a process by its control socket, which a starting one doesn't have yet; `None` when it ends meanwhile. */
+const ask = <A>({ stage }: Scene, member: Crew.Member, pid: number, what: Ask<A>) => {
+  const once = Effect.scoped(
+    Effect.gen(function* () {
+      const [target] = yield* ControlClient.find(stage.database, pid)
+      return yield* Effect.flatMap(ControlClient.connect(target), what)
+    })
+  )
+  const isGone = Effect.map(member.current, (running) => running?.pid !== pid)
+  return once.pipe(
+    Effect.map(Option.some),
+    Effect.catch((error) =>
+      Effect.flatMap(isGone, (gone) => (gone ? Effect.succeed(Option.none<A>()) : Effect.fail(error)))
+    ),
+    Effect.retry(Schedule.spaced("100 millis")),
+    Effect.timeoutOrElse({
+      duration: ASK_LIMIT,
+      orElse: () =>
+        new StoryError({ message: `${member.name} (process ${pid}) could not be asked within ${ASK_LIMIT}` })
+    }),
+    Effect.mapError((error) => new StoryError({ message: error.message }))
+  )
+}
+
+const suspend = Effect.fnUntraced(function* (scene: Scene, member: Crew.Member, millis: number) {
+  const running = yield* member.current
+  if (running === undefined) return false
+  const from = yield* Clock.nowMillis
+  const asked = yield* ask(scene, member, running.pid, (client) => client.suspend(QUIET_MILLIS))
+  if (Option.isNone(asked)) return false
+  const report = asked.value
+  // A full disk keeps a lease from being released.
+  const excused = isToBlame(scene.diskState, (yield* Clock.nowMillis) - from)
+  if (!report.quiet && !excused) {
+    const line = `${member.name} was not quiet ${QUIET_MILLIS} ms after it was suspended: ${report.unfinished.join(", ")}`
+    yield* Ref.update(scene.tally, (tally) => ({ ...tally, notQuiet: [...tally.notQuiet, line] }))
+  }
+  yield* Effect.sleep(millis)
+  const connections = Option.getOrElse(yield* Connections.count(running.pid), () => 0)
+  if (report.quiet)
+    yield* Ref.update(scene.tally, (tally) => ({ ...tally, connections: Math.max(tally.connections, connections) }))
+  const resumed = yield* ask(scene, member, running.pid, (client) => client.resume)
+  return Option.isSome(resumed)
+})
+
+const pidOf = Effect.fnUntraced(function* ({ crew }: Scene, lane: Step["lane"]) {
+  if (lane === "main" || lane === "standby" || lane === "push") return (yield* crew[lane].current)?.pid
+  const daemon = yield* crew.push.current
+  return daemon === undefined ? undefined : Crew.childrenOf(daemon.pid)[0]
+})
+
+const stopFor = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Step) {
+  const pid = yield* pidOf(scene, lane)
+  if (pid === undefined || !Crew.signal(pid, "SIGSTOP")) return false
+  yield* Effect.ensuring(
+    Effect.sleep(millis),
+    Effect.sync(() => Crew.signal(pid, "SIGCONT"))
+  )
+  return true
+})
+
+const kill = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Step) {
+  if (lane === "main" || lane === "standby" || lane === "push") return yield* scene.crew[lane].killFor(millis)
+  const pid = yield* pidOf(scene, lane)
+  return pid !== undefined && Crew.signal(pid, "SIGKILL")
+})
+
+const fill = Effect.fnUntraced(function* ({ disk, diskState, stage }: Scene, { amount, millis }: Step) {
+  diskState.isFull = true
+  yield* SmallDisk.fill(disk, stage.database, amount)
+  const empty = Effect.andThen(
+    SmallDisk.free(disk),
+    Effect.sync(() => {
+      diskState.isFull = false
+      diskState.freeAtMillis = now()
+    })
+  )
+  yield* Effect.ensuring(Effect.sleep(millis), empty)
+  return true
+})
+
+/** Does one step, and waits until it is over; gives whether it met somebody. */
+const perform = (scene: Scene, step: Step): Effect.Effect<boolean, StoryError, Path.Path> => {
+  const { gate } = scene.stage
+  switch (step.fault) {
+    case "Kill":
+      return kill(scene, step)
+    case "Stop":
+      return stopFor(scene, step)
+    case "Suspend":
+      return suspend(scene, scene.crew[step.lane === "standby" ? "standby" : "main"], step.millis)
+    case "Cut":
+      return Effect.as(Effect.andThen(gate.shut, Effect.ensuring(Effect.sleep(step.millis), gate.open)), true)
+    case "Slow":
+      return Effect.as(
+        Effect.andThen(gate.slow(step.amount), Effect.ensuring(Effect.sleep(step.millis), gate.slow(0))),
+        true
+      )
+    case "Full":
+      return fill(scene, step)
+  }
+}
+
+/** Does the steps of one lane, each at its time, or when the one before it is over. */
+export const play = Effect.fnUntraced(function* (
+  scene: Scene,
+  steps: ReadonlyArray<Step>,
+  fromMillis: number,
+  tell: (step: Step) => Effect.Effect<void>
+) {
+  for (const step of steps) {
+    yield* Effect.sleep(Math.max(0, fromMillis + step.atMillis - (yield* Clock.nowMillis)))
+    yield* tell(step)
+    const met = yield* perform(scene, step)
+    const what = `${step.fault} ${step.lane}` as const
+    yield* Ref.update(scene.tally, (tally) =>
+      met
+        ? { ...tally, done: { ...tally.done, [what]: (tally.done[what] ?? 0) + 1 } }
+        : { ...tally, missed: tally.missed + 1 }
+    )
+  }
+})
