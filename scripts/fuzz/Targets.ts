@@ -56,7 +56,8 @@ export interface Target {
   readonly take: (text: string, chance: Chance) => Effect.Effect<unknown, unknown>
 }
 
-const me = "@alice:localhost"
+/** Who looks at what Alice said: of one's own events nobody is notified. */
+const me = "@bob:localhost"
 
 // --- a client whose homeserver is a text
 

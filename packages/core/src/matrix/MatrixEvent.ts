@@ -109,6 +109,12 @@ export const writable = (raw: unknown): unknown => (nestsDeeperThan(raw, maxNest
 /** An event is 64 KiB at most (spec: "Size limits"); what can't be understood and is larger is kept by its beginning. */
 const maxKept = 65_536
 
+/** UTF-16 code units of a reason: some sentences. What it quotes can be as long as an event. */
+const maxReason = 500
+
+/** A reason as it is kept: not without end, and text that every store gives back as it was. */
+export const reasonToKeep = (reason: string): string => reason.slice(0, maxReason).toWellFormed()
+
 /** A JSON value as it is kept in quarantine: {@link writable}, and small enough that a hostile server can't fill the disk. */
 export const keepable = (raw: unknown): unknown => {
   const kept = writable(raw)

@@ -14,6 +14,7 @@ import type { Spelling } from "../sync/Homeserver.ts"
 import {
   isStateDeletion,
   keepable,
+  reasonToKeep,
   whyNotEphemeralEvent,
   whyNotEvent,
   whyNotStateEvent,
@@ -410,7 +411,12 @@ export const decodeResponse = (json: unknown): Result.Result<SyncResponse, strin
       const response = json as JsonObject
       const quarantined: Array<Quarantined> = []
       const report: Report = (source, reason, raw, roomId) => {
-        quarantined.push({ source, reason, raw: keepable(raw), ...(roomId !== undefined && { roomId }) })
+        quarantined.push({
+          source,
+          reason: reasonToKeep(reason),
+          raw: keepable(raw),
+          ...(roomId !== undefined && { roomId })
+        })
       }
       return {
         pos,

@@ -13,6 +13,7 @@
  * Not here: decoding the wire (`matrix/SlidingSyncWire.ts`), the transaction (`SyncStore.ts`).
  */
 import { Struct } from "effect"
+import { reasonToKeep } from "../matrix/MatrixEvent.ts"
 import type { EphemeralEvent, Quarantined, QuarantineSource, RoomId, UserId } from "../matrix/MatrixEvent.ts"
 import { isCount, type RoomUpdate, type SyncResponse } from "../matrix/SlidingSync.ts"
 import type { KnownRooms, Room } from "../rooms/Room.ts"
@@ -69,7 +70,7 @@ const quarantine = (
   raw: unknown,
   roomId?: RoomId
 ): void => {
-  reading.quarantined.push({ source, ...(roomId !== undefined && { roomId }), reason, raw })
+  reading.quarantined.push({ source, ...(roomId !== undefined && { roomId }), reason: reasonToKeep(reason), raw })
 }
 
 const draftOf = (reading: Reading, roomId: RoomId): Draft | undefined => {
