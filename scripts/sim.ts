@@ -56,7 +56,7 @@ const play = Effect.fnUntraced(function* (schedule: SyncSim.Schedule) {
   }
   if (outcome.violations.length === 0) return report
   const small = yield* SyncSim.shrink(schedule, outcome, (candidate) => SyncSim.run(candidate))
-  const shrunk = Schema.encodeSync(SyncSim.ScheduleJson)(small.schedule)
+  const shrunk = yield* Effect.orDie(Schema.encodeEffect(SyncSim.ScheduleJson)(small.schedule))
   return { ...report, violations: small.outcome.violations, shrunk }
 })
 
@@ -143,7 +143,7 @@ if (flags.worker) {
     void playSeed(seed).then((report) => process.send?.(report))
   })
 } else if (flags.replay !== undefined) {
-  const schedule = Schema.decodeUnknownSync(SyncSim.ScheduleJson)(readFileSync(flags.replay, "utf8"))
+  const schedule = Schema.decodeSync(SyncSim.ScheduleJson)(readFileSync(flags.replay, "utf8"))
   totals.add(await Effect.runPromise(play(schedule)))
   finish()
 } else {

@@ -70,7 +70,7 @@ describe("SyncSim", () => {
     Effect.gen(function* () {
       const schedule = yield* SyncSim.drawSchedule(3)
       const text = yield* Schema.encodeEffect(SyncSim.ScheduleJson)(schedule)
-      assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(SyncSim.ScheduleJson)(text), schedule)
+      assert.deepStrictEqual(yield* Schema.decodeEffect(SyncSim.ScheduleJson)(text), schedule)
     })
   )
 

@@ -309,6 +309,8 @@ const roomAt = ({ rooms }: Stage, room: number): string => rooms[room % rooms.le
 // --- steps
 
 const BOTH = ["main", "extension"] as const
+/** What is wanted in one step is wanted before the next step, however long it takes. */
+const AT_ONCE = { startImmediately: true } as const
 
 /** Ends loops, and looks at what "quiet" is worth at the moment at which it is said. */
 const quieten = (stage: Stage, player: Player, call: Process["service"]["stop"]) => {
@@ -319,7 +321,8 @@ const quieten = (stage: Stage, player: Player, call: Process["service"]["stop"])
       if (!report.quiet || player.wish !== wish) return
       player.isQuiet = true
       violated(stage, "I4 stoppedIsQuiet", Checkers.stoppedIsQuiet(yield* factsOf(stage, player)))
-    })
+    }),
+    AT_ONCE
   )
 }
 
@@ -371,7 +374,7 @@ const actOn = (stage: Stage, player: Player, action: Extract<Action, { readonly 
     case "ExpireSessions": {
       wake(stage, player)
       const done = Effect.sync(() => player.ports.disturb(BOTH, stage.now()))
-      return Effect.forkScoped(Effect.andThen(Effect.ignore(service.expireSessions), done))
+      return Effect.forkScoped(Effect.andThen(Effect.ignore(service.expireSessions), done), AT_ONCE)
     }
     case "Kill":
       return process.kill
