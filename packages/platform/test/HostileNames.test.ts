@@ -6,9 +6,13 @@ import { assert, describe, it } from "@effect/vitest"
 import {
   LeaseStoreMemory,
   MainIngest,
+  type MatrixEvent,
   type NotificationClient,
   NotificationFacts,
+  type NotificationItem,
+  NotificationKinds,
   NotificationText,
+  PushRules,
   RoomListMachine,
   type SlidingSync,
   SlidingSyncWire,
@@ -17,15 +21,14 @@ import {
 import { SyncStoreMemory } from "@twinloop/core/testing"
 import { Effect, HashMap, Layer, Result } from "effect"
 import fc from "fast-check"
-import * as NotificationRules from "../../core/src/notification/NotificationRules.ts"
 import * as SinkRecord from "../src/push/sinks/SinkRecord.ts"
 import { temporaryStores } from "./SqliteKit.ts"
 
 const me = "@me:test"
 
 const names = [
-  ...["__proto__", "constructor", "prototype", "toString", "valueOf", "hasOwnProperty", "toJSON", "then", "length"],
-  ...[
+  ["__proto__", "constructor", "prototype", "toString", "valueOf", "hasOwnProperty", "toJSON", "then", "length"],
+  [
     "",
     " ",
     "\0",
@@ -38,15 +41,15 @@ const names = [
     "-0",
     "1e400"
   ]
-]
+].flat()
 
 /** A value as JSON text: what `JSON.stringify` doesn't write is among them. */
 const values = [
-  ...["null", "true", "-0", "1e400", "-1e400", "5e-324", "9".repeat(400), "9007199254740993", '""', "[]", "{}"],
-  ...['{"__proto__":{"polluted":1}}', '{"constructor":{"prototype":{"polluted":1}}}', '{"toString":1,"valueOf":1}'],
-  ...[`${"[".repeat(2_000)}${"]".repeat(2_000)}`, `${'{"a":'.repeat(2_000)}1${"}".repeat(2_000)}`],
-  JSON.stringify("y".repeat(65_536))
-]
+  ["null", "true", "-0", "1e400", "-1e400", "5e-324", "9".repeat(400), "9007199254740993", '""', "[]", "{}"],
+  ['{"__proto__":{"polluted":1}}', '{"constructor":{"prototype":{"polluted":1}}}', '{"toString":1,"valueOf":1}'],
+  [`${"[".repeat(2_000)}${"]".repeat(2_000)}`, `${'{"a":'.repeat(2_000)}1${"}".repeat(2_000)}`],
+  [JSON.stringify("y".repeat(65_536))]
+].flat()
 
 interface Chosen {
   readonly name: string
@@ -108,17 +111,32 @@ const stored = (ingested: MainIngest.Ingested, { name, other }: Chosen) =>
     }
   })
 
+const resolvedOf = (
+  facts: NotificationFacts.Facts,
+  roomId: string,
+  event: MatrixEvent.TimelineEvent
+): NotificationClient.Resolved => {
+  const rules = facts.rules ?? { rules: [] }
+  const { isMention, isNoisy } = PushRules.evaluate(rules, event, NotificationFacts.ruleContext(facts, roomId))
+  const item: NotificationItem.NotificationItem = {
+    kind: NotificationKinds.kindOf(event, me),
+    event,
+    sender: NotificationFacts.senderOf(facts, roomId, event.sender),
+    room: NotificationFacts.roomOf(facts, roomId),
+    isNoisy,
+    isMention,
+    missing: []
+  }
+  return { request: { roomId, eventId: event.event_id }, result: { _tag: "Event", item } }
+}
+
 const shown = (response: SlidingSync.SyncResponse, ingested: MainIngest.Ingested) => {
   const rooms = HashMap.fromIterable(ingested.changed.map((room) => [room.roomId, room] as const))
   const list = RoomListMachine.entries(RoomListMachine.make(rooms))
   const facts = NotificationFacts.withSync(NotificationFacts.none(me), response)
   const texts = response.rooms.flatMap(({ roomId, timeline }) =>
     timeline.map((event) => {
-      const request = { roomId, eventId: event.event_id }
-      const resolved: NotificationClient.Resolved = {
-        request,
-        result: NotificationRules.judge(facts, { roomId, event })
-      }
+      const resolved = resolvedOf(facts, roomId, event)
       return [NotificationText.textOf(resolved), JSON.parse(SinkRecord.jsonOf(resolved, 0))] as const
     })
   )
