@@ -160,11 +160,9 @@ export const run = Effect.fnUntraced(function* (options: Options) {
       ),
     { concurrency: "unbounded", discard: true }
   )
-  const left = options.minutes * 60_000
-  yield* Effect.raceFirst(
-    Effect.andThen(trouble, Effect.sleep(Math.max(0, fromMillis + left - (yield* MonotonicClock.nowMillis)))),
-    crew.failed
-  )
+  const endMillis = fromMillis + options.minutes * 60_000
+  const untilEnd = Effect.flatMap(MonotonicClock.nowMillis, (millis) => Effect.sleep(Math.max(0, endMillis - millis)))
+  yield* Effect.raceFirst(Effect.andThen(trouble, untilEnd), crew.failed)
   yield* tell("the trouble is over")
   yield* stage.finish
   yield* Stage.within("what bob was writing", RECOVERY_MILLIS, sent)
