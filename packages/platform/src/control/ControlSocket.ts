@@ -57,7 +57,10 @@ const patiently = (connection: NetSocket, reader: Socket.Reader): Socket.Reader 
       sinceRest += chunks.reduce((bytes, chunk) => bytes + chunk.length, 0)
       if (sinceRest < limits.burstBytes) return Effect.void
       sinceRest = 0
-      return Effect.raceFirst(Effect.sleep(limits.pauseMillis), untilGone(connection))
+      return Effect.timeoutOrElse(untilGone(connection), {
+        duration: limits.pauseMillis,
+        orElse: () => Effect.void
+      })
     })
   }
 }
