@@ -63,7 +63,7 @@ const ask = <A>({ stage }: Scene, member: Crew.Member, pid: number, what: Ask<A>
   )
   const isGone = Effect.map(member.current, (running) => running?.pid !== pid)
   return once.pipe(
-    Effect.map(Option.some),
+    Effect.asSome,
     Effect.catch((error) =>
       Effect.flatMap(isGone, (gone) => (gone ? Effect.succeed(Option.none<A>()) : Effect.fail(error)))
     ),

@@ -64,7 +64,9 @@ const join = (inner: net.Socket, outer: net.Socket, delay: () => number): void =
     [inner, outer],
     [outer, inner]
   ] as const) {
-    from.pipe(delaying(delay)).pipe(to)
+    const line = delaying(delay)
+    from.pipe(line)
+    line.pipe(to)
     from.on("error", () => to.destroy())
     from.on("close", () => to.destroy())
   }
