@@ -320,10 +320,19 @@ const whatFailed = (cause: Cause.Cause<StoreError>): string =>
  * is told before that the lease row is free would be told something wrong (invariant I4): a place in the queue is handed the
  * lease that another process releases.
  */
-const untilOver = ({ renewMillis }: SyncConfigShape, millis: number) => {
-  const everyMillis = Math.ceil(renewMillis / 10)
-  return { while: isTransient, schedule: Schedule.spaced(everyMillis), times: Math.ceil(millis / everyMillis) }
-}
+const untilOver =
+  ({ renewMillis }: SyncConfigShape, millis: number) =>
+  <A>(effect: Effect.Effect<A, StoreError>): Effect.Effect<A, StoreError> =>
+    Effect.flatMap(Clock.currentTimeMillis, (startedAtMillis) => {
+      // By the clock, since a try at a busy store takes up to `SyncConfig.storeBusyMillis`.
+      const isTooEarly = Effect.map(Clock.currentTimeMillis, (nowMillis) => nowMillis < startedAtMillis + millis)
+      return Effect.retry(effect, {
+        while: (error) => (isTransient(error) ? isTooEarly : Effect.succeed(false)),
+        schedule: Schedule.spaced(Math.ceil(renewMillis / 10)),
+        // However the clock is set meanwhile.
+        times: Math.ceil(millis / Math.ceil(renewMillis / 10))
+      })
+    })
 
 const release = (env: Env, fence: Fence) =>
   Effect.gen(function* () {
@@ -332,7 +341,7 @@ const release = (env: Env, fence: Fence) =>
     yield* env.wake.notify(topic(fence.name))
     yield* Clock.currentTimeMillis.pipe(
       Effect.flatMap((nowMillis) => env.store.release({ fence, nowMillis, handoverMillis: env.config.handoverMillis })),
-      Effect.retry(untilOver(env.config, env.config.leaseMillis))
+      untilOver(env.config, env.config.leaseMillis)
     )
     yield* env.wake.notify(topic(fence.name))
   }).pipe(
@@ -350,7 +359,7 @@ const leave = (env: Env, lane: Lane) =>
     const { handoverMillis, ticketMillis } = env.config
     yield* Clock.currentTimeMillis.pipe(
       Effect.flatMap((nowMillis) => env.store.leave({ name, holder: lane.holder, nowMillis, handoverMillis })),
-      Effect.retry(untilOver(env.config, ticketMillis))
+      untilOver(env.config, ticketMillis)
     )
     yield* env.wake.notify(topic(name))
   }).pipe(
