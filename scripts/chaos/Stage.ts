@@ -4,7 +4,7 @@
  * Nothing here has Alice's database open once it is made: her processes are the only ones that do.
  */
 import { SyncStore } from "@twinloop/core"
-import { Effect, Layer, Ref } from "effect"
+import { Effect, Layer, Random, Ref } from "effect"
 import { mkdirSync } from "node:fs"
 import * as net from "node:net"
 import { join } from "node:path"
@@ -70,13 +70,22 @@ export const withStores = <A, E, R>(
   Exclude<R, SqliteStores.SqliteStores | SessionStore.SessionStore>
 > => Effect.provide(effect, Layer.provideMerge(SqliteSessionStore.layer, SqliteStores.layer({ filename: database })))
 
-const freePort = Effect.callback<number>((resume) => {
-  const server = net.createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as net.AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
+/** Ports that no system gives to a connection by itself: what listens there may go away and come back. */
+const PORTS = { minimum: 20_000, maximum: 32_000 }
+
+const tryPort = (port: number): Effect.Effect<number, NodeJS.ErrnoException> =>
+  Effect.callback((resume) => {
+    const server = net.createServer()
+    server.once("error", (error) => resume(Effect.fail(error)))
+    server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(port))))
   })
-})
+
+/** A port on which nobody listens. */
+const freePort = Random.nextIntBetween(PORTS.minimum, PORTS.maximum).pipe(
+  Effect.flatMap(tryPort),
+  Effect.retry({ times: 100 }),
+  Effect.mapError(({ message }) => new StoryError({ message: `no port is free: ${message}` }))
+)
 
 /** Writes messages to rooms in turn, and remembers them. */
 const makePushing = Effect.fnUntraced(function* (bob: Bob.Bob, rooms: ReadonlyArray<string>, pauseMillis: number) {
@@ -102,7 +111,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
   yield* progress.status(`starting the homeserver (${options.homeserver})`)
   const homeserver = yield* StoryHomeserver.start(options.homeserver, progress.status)
   const { baseUrl } = homeserver
-  const gate = yield* Gate.make(Number(new URL(baseUrl).port))
+  const gate = yield* Gate.make(Number(new URL(baseUrl).port), yield* freePort)
   const alice = yield* homeserver.register("alice")
   const friend = yield* homeserver.register("bob")
   const shared = yield* StoryAccounts.createRooms(baseUrl, {

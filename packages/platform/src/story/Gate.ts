@@ -72,8 +72,14 @@ const join = (inner: net.Socket, outer: net.Socket, delay: () => number): void =
   }
 }
 
-/** Opens a gate to a port of this host; it is gone with the scope. */
-export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effect.fn.Return<Gate, never, Scope.Scope> {
+/**
+ * Opens a gate to a port of this host; it is gone with the scope. Its own port is `ownPort`, or else one that the system gives, which
+ * the system may give to another connection as well while the gate is shut.
+ */
+export const make = Effect.fn("Gate.make")(function* (
+  targetPort: number,
+  ownPort = 0
+): Effect.fn.Return<Gate, never, Scope.Scope> {
   const sockets = new Set<net.Socket>()
   const ranges = new Set<string>()
   let conflicts = 0
@@ -96,7 +102,7 @@ export const make = Effect.fn("Gate.make")(function* (targetPort: number): Effec
     server.close()
     for (const socket of sockets) socket.destroy()
   })
-  const port = yield* Effect.acquireRelease(listen(server, 0), () => shut)
+  const port = yield* Effect.acquireRelease(listen(server, ownPort), () => shut)
   return {
     baseUrl: `http://${host}:${port}`,
     shut,

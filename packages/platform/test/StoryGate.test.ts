@@ -1,0 +1,69 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as net from "node:net"
+import * as Gate from "../src/story/Gate.ts"
+
+/** A server that says back what it hears; its port. */
+const echo = Effect.map(
+  Effect.acquireRelease(
+    Effect.callback<net.Server>((resume) => {
+      const server = net.createServer((socket) => socket.on("error", () => {}).pipe(socket))
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close())
+  ),
+  (server) => (server.address() as net.AddressInfo).port
+)
+
+const connect = (gate: Gate.Gate): Effect.Effect<net.Socket> =>
+  Effect.callback((resume) => {
+    const socket = net.connect(Number(new URL(gate.baseUrl).port), "127.0.0.1", () => resume(Effect.succeed(socket)))
+  })
+
+/** Everything that is heard, once it is as long as that. */
+const heard = (socket: net.Socket, length: number): Effect.Effect<string> =>
+  Effect.callback((resume) => {
+    let text = ""
+    socket.on("data", (chunk) => {
+      text += chunk.toString()
+      if (text.length >= length) resume(Effect.succeed(text))
+    })
+  })
+
+describe("Gate", () => {
+  it.live("lets no piece overtake another one, when it is slow and when it is so no more", () =>
+    Effect.gen(function* () {
+      const gate = yield* Gate.make(yield* echo)
+      const socket = yield* connect(gate)
+      yield* gate.slow(30)
+      const pieces = ["one", "two", "three", "four"]
+      yield* Effect.forEach(pieces, (piece, index) =>
+        Effect.gen(function* () {
+          if (index === 2) yield* gate.slow(0)
+          socket.write(piece)
+          yield* Effect.sleep(1)
+        })
+      )
+      const text = pieces.join("")
+      assert.strictEqual(yield* heard(socket, text.length), text)
+      socket.destroy()
+    })
+  )
+
+  it.live("says nothing while a piece waits, and ends with what is at its other end", () =>
+    Effect.gen(function* () {
+      const gate = yield* Gate.make(yield* echo)
+      yield* gate.slow(3_600_000)
+      const socket = yield* connect(gate)
+      const ended = Effect.callback<string>((resume) => {
+        let text = ""
+        socket.on("data", (chunk) => (text += chunk.toString()))
+        socket.on("error", () => {})
+        socket.on("close", () => resume(Effect.succeed(text)))
+        socket.write("never heard")
+        setImmediate(() => Effect.runSync(gate.shut))
+      })
+      assert.strictEqual(yield* ended, "")
+    })
+  )
+})
