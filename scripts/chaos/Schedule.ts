@@ -41,10 +41,17 @@ export interface Options {
 
 type Range = readonly [least: number, most: number]
 
-/** The longest stop is longer than a lease, so that another process takes over from one that will go on. */
-const faults: { readonly [fault in Fault]: { readonly millis: Range; readonly amount?: Range } } = {
+interface Measure {
+  readonly millis: Range
+  /** One in four is as long as that. */
+  readonly long?: Range
+  readonly amount?: Range
+}
+
+/** A long stop is longer than a lease: another process takes over, and the one before goes on where it was. */
+const faults: { readonly [fault in Fault]: Measure } = {
   Kill: { millis: [1, 4_000] },
-  Stop: { millis: [50, 14_000] },
+  Stop: { millis: [50, 4_000], long: [10_200, 14_000] },
   Suspend: { millis: [100, 5_000] },
   Cut: { millis: [200, 6_000] },
   Slow: { millis: [500, 6_000], amount: [10, 700] },
@@ -66,6 +73,9 @@ export const laneNames = Object.keys(lanes) as ReadonlyArray<Lane>
 const between = ([least, most]: Range): Effect.Effect<number> =>
   Effect.map(Random.next, (random) => Math.round(least * (most / least) ** random))
 
+const lengthOf = ({ long, millis }: Measure): Effect.Effect<number> =>
+  Effect.flatMap(Random.next, (random) => between(random < 0.25 ? (long ?? millis) : millis))
+
 const stepsOf = Effect.fnUntraced(function* (lane: Lane, endMillis: number) {
   const steps: Array<Step> = []
   let deck: Array<Fault> = []
@@ -74,12 +84,12 @@ const stepsOf = Effect.fnUntraced(function* (lane: Lane, endMillis: number) {
     atMillis += yield* between(lanes[lane].pause)
     if (deck.length === 0) deck = yield* Random.shuffle(lanes[lane].faults)
     const fault = deck.pop()!
-    const { amount, millis } = faults[fault]
+    const { amount } = faults[fault]
     const step: Step = {
       atMillis,
       lane,
       fault,
-      millis: yield* between(millis),
+      millis: yield* lengthOf(faults[fault]),
       amount: amount === undefined ? 0 : yield* between(amount)
     }
     atMillis += step.millis
