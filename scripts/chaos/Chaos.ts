@@ -78,6 +78,10 @@ const isFree = Effect.forEach([ExtensionLoopMachine.EXTENSION_LEASE, PUSH_LEASE]
   Effect.flatMap(LeaseStore, (leases) => leases.inspect(name))
 ).pipe(Effect.map((tables) => tables.every(({ rows }) => rows.every((row) => !Lease.isHeld(row, Date.now())))))
 
+/** Longer than `SyncConfig.handoverMillis`: a lease may have been handed to a process that was killed while it waited for it. */
+const LAPSE_MILLIS = 4_000
+const untilFree = Effect.repeat(isFree, { until: (free) => free, schedule: again })
+
 const integrityOf = (database: string): string => {
   const db = new DatabaseSync(database)
   const rows = db.prepare("PRAGMA integrity_check").all()
@@ -113,7 +117,7 @@ const conclude = Effect.fnUntraced(function* (
     refusedWrites,
     roomsBehind,
     exitCodes,
-    leaseIsFree: yield* isFree,
+    leaseIsFree: yield* Effect.andThen(Effect.timeoutOption(untilFree, LAPSE_MILLIS), isFree),
     toDevice: Report.compare(sent.toDevice, yield* Accounting.inboxNumbers),
     encryption: { ...readable, oneTimeKeyConflicts: yield* stage.conflicts },
     pushes: Verdict.pushes(pushed, shownIn(stage.notifications))

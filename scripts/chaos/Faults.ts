@@ -5,6 +5,7 @@
  */
 import { Effect, Option, Ref, Schedule } from "effect"
 import type { Path } from "effect"
+import { statSync } from "node:fs"
 import * as Clock from "../../packages/platform/src/cli/MonotonicClock.ts"
 import * as ControlClient from "../../packages/platform/src/control/ControlClient.ts"
 import * as Connections from "../../packages/platform/src/story/Connections.ts"
@@ -114,8 +115,19 @@ const stopFor = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Ste
   return true
 })
 
+/** How long to wait for a worker to show something, so that it is killed between showing it and saying so. */
+const SHOW_LIMIT = "2 seconds"
+
+const untilShown = ({ stage }: Scene) =>
+  Effect.suspend(() => {
+    const size = (): number => statSync(stage.notifications, { throwIfNoEntry: false })?.size ?? 0
+    const before = size()
+    return Effect.repeat(Effect.sync(size), { until: (now) => now > before, schedule: Schedule.spaced("1 millis") })
+  })
+
 const kill = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Step) {
   if (lane === "main" || lane === "standby" || lane === "push") return yield* scene.crew[lane].killFor(millis)
+  yield* Effect.timeoutOption(untilShown(scene), SHOW_LIMIT)
   const pid = yield* pidOf(scene, lane)
   return pid !== undefined && Crew.signal(pid, "SIGKILL")
 })
