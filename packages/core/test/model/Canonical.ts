@@ -1,6 +1,6 @@
 /**
- * Makes states that differ only by names the same: generations and epochs count from the oldest that anybody remembers, and a
- * state is known by the numbers of its parts.
+ * Makes states that differ only by names the same: generations and epochs count from the oldest that anybody remembers, two
+ * processes that have changed places are as they were, and a state is known by the numbers of its parts.
  *
  * Nothing in the product computes with a generation or an epoch but "the same", "newer" and "one more than the newest", so
  * what keeps their order keeps everything.
@@ -59,12 +59,18 @@ const text = (value: Value): string => {
     .join()}}`
 }
 
+/** How two processes and their holders' ids are written: the name, and a mark for each start after the first. */
+const holder = /"([AB])('*)"/g
+const swapName = (_: string, name: string, marks: string): string => `"${name === "A" ? "B" : "A"}${marks}"`
+
 type Part = object
 
 /** What is known of a part as it was written down. */
 interface Entry {
   readonly part: Part
   readonly generations: ReadonlyArray<number>
+  /** The part in which the two processes have changed names, once that was asked for. */
+  swapped: Part | undefined
   /** The number that it has under each renaming of generations, by the renaming. */
   readonly numbers: Map<string, number>
 }
@@ -96,6 +102,7 @@ export class Parts {
     const entry = this.#entries.get(written) ?? {
       part,
       generations: numbersIn(part as Value, generations),
+      swapped: undefined,
       numbers: new Map()
     }
     this.#entries.set(written, entry)
@@ -120,11 +127,26 @@ export class Parts {
     return number
   }
 
-  /** A state as the numbers of its parts: its processes in order, then its world. */
-  numbersOf({ processes, world }: System): ReadonlyArray<number> {
-    const entries = [...processes, world].map((part) => this.#entryOf(part))
+  #swapped(part: Part): Part {
+    const entry = this.#entryOf(part)
+    entry.swapped ??= JSON.parse(JSON.stringify(part).replaceAll(holder, swapName)) as Part
+    return entry.swapped
+  }
+
+  #numbersIn(parts: ReadonlyArray<Part>): ReadonlyArray<number> {
+    const entries = parts.map((part) => this.#entryOf(part))
     const to = ranks(entries.flatMap((entry) => entry.generations))
     return entries.map((entry) => this.#renamed(entry, to))
+  }
+
+  /** A state as the numbers of its parts: its processes and then its world. */
+  numbersOf({ processes, world }: System): ReadonlyArray<number> {
+    const numbers = this.#numbersIn([...processes, world])
+    const [a, b] = processes
+    if (a === undefined || b === undefined || processes.length > 2) return numbers
+    const swapped = this.#numbersIn([this.#swapped(b), this.#swapped(a), this.#swapped(world)])
+    const differs = numbers.findIndex((number, at) => number !== swapped[at])
+    return (swapped[differs] ?? 0) < (numbers[differs] ?? 0) ? swapped : numbers
   }
 
   /** The state of these numbers. */

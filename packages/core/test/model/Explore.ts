@@ -23,6 +23,8 @@ export interface Options {
   readonly rules: Rules
   /** States beyond which it gives up. */
   readonly limit: number
+  /** Which invariants count, by what is said of them; all unless told. */
+  readonly checks?: RegExp
   /** Whether to look for states from which the events can't all be applied any more. */
   readonly liveness: boolean
   /** Told from time to time how many states there are. */
@@ -148,21 +150,6 @@ export const movesOf = (
   ...system.processes.flatMap((_, index) => Process.moves(rules, fine, system, index))
 ]
 
-/** Words by number, each kept once. */
-const makeWords = () => {
-  const all: Array<string> = []
-  const numbers = new Map<string, number>()
-  return {
-    at: (number: number): string => all[number] ?? "",
-    numberOf: (words: string): number => {
-      const known = numbers.get(words)
-      if (known !== undefined) return known
-      numbers.set(words, all.length)
-      return all.push(words) - 1
-    }
-  }
-}
-
 /** States from which no state of `goals` can be reached by the given edges: those that are stuck. */
 const stuckStates = (states: number, goals: ReadonlyArray<number>, from: Int32Array, to: Int32Array): number => {
   const starts = new Int32Array(states + 1)
@@ -193,27 +180,38 @@ const stuckStates = (states: number, goals: ReadonlyArray<number>, from: Int32Ar
 export const explore = (options: Options): Report => {
   const parts = new Parts()
   const states = new States(options.bounds.processes + 1)
-  const words = makeWords()
-  const [parents, labels, depths] = [new Column(), new Column(), new Column()]
+  const [parents, depths] = [new Column(), new Column()]
   const [from, to] = [new Column(), new Column()]
   const goals: Array<number> = []
   let transitions = 0
 
-  const visit = (system: System, parent: number, label: number): number => {
+  const visit = (system: System, parent: number): number => {
     const before = states.size
     const state = states.add(parts.numbersOf(system))
     if (state < before) return state
     parents.push(parent)
-    labels.push(label)
     depths.push(parent < 0 ? 0 : depths.at(parent) + 1)
     if (system.world.inbox.length === options.bounds.events) goals.push(state)
     return state
   }
-  const traceOf = (state: number): ReadonlyArray<string> => {
-    const trace: Array<string> = []
-    for (let at = state; parents.at(at) >= 0; at = parents.at(at)) trace.unshift(words.at(labels.at(at)))
-    return trace
+  /** The way to a state, gone once more: two processes that have changed places in a state keep their names here. */
+  const traceOf = (state: number): { readonly words: Array<string>; readonly system: System } => {
+    const path: Array<number> = []
+    for (let at = state; parents.at(at) >= 0; at = parents.at(at)) path.unshift(at)
+    const words: Array<string> = []
+    let system = initial(options)
+    for (const target of path) {
+      const move = movesOf(options, system).find(({ next }) => states.add(parts.numbersOf(next)) === target)
+      if (move === undefined) throw new Error(`no move leads to state ${target}`)
+      words.push(move.words)
+      system = move.next
+    }
+    return { words, system }
   }
+  const counts = (what: string | undefined): string | undefined =>
+    what === undefined || options.checks?.test(what) === false ? undefined : what
+  const fault = ({ next, violation }: World.Move, system: System): string | undefined =>
+    counts(violation) ?? counts(World.check(system, next))
   const report = (violation: Violation | undefined, isCut = false): Report => ({
     states: states.size,
     transitions,
@@ -223,16 +221,23 @@ export const explore = (options: Options): Report => {
     violation
   })
 
-  visit(initial(options), -1, -1)
+  /** The step out of a state that breaks an invariant. */
+  const wrong = (state: number): Violation => {
+    const { system, words } = traceOf(state)
+    const move = movesOf(options, system).find((move) => fault(move, system) !== undefined)
+    if (move === undefined) throw new Error(`nothing is wrong after state ${state}`)
+    return { what: fault(move, system) ?? "", trace: [...words, move.words] }
+  }
+
+  visit(initial(options), -1)
   for (let state = 0; state < states.size; state++) {
     if (states.size > options.limit) return report(undefined, true)
     if (state % 20_000 === 0) options.progress?.(states.size, depths.at(state))
     const system = parts.systemOf(states.at(state))
     for (const move of movesOf(options, system)) {
       transitions++
-      const what = move.violation ?? World.check(system, move.next)
-      if (what !== undefined) return report({ what, trace: [...traceOf(state), move.words] })
-      const next = visit(move.next, state, words.numberOf(move.words))
+      if (fault(move, system) !== undefined) return report(wrong(state))
+      const next = visit(move.next, state)
       if (options.liveness && !move.isFault && next !== state) {
         from.push(state)
         to.push(next)
@@ -242,5 +247,5 @@ export const explore = (options: Options): Report => {
   if (!options.liveness) return report(undefined)
   const stuck = stuckStates(states.size, goals, from.all, to.all)
   if (stuck < 0) return report(undefined)
-  return report({ what: "from here the events can't all be applied any more", trace: traceOf(stuck) })
+  return report({ what: "from here the events can't all be applied any more", trace: traceOf(stuck).words })
 }

@@ -191,21 +191,27 @@ const look = (at: At, system: System, work: Acquiring): System => {
   return acquire(at, taken, at.rules.leaseStep(config, work.machine, input))
 }
 
+type WokenBy = Extract<LeaseMachine.Input, { _tag: "Woken" }>["by"]
+
 /** What ends a wait for the lease. */
 const awaitingMoves = (at: At, system: System, work: Acquiring): ReadonlyArray<Move> => {
   const { index, rules } = at
   const { hurries, name } = processAt(system, index)
   const { machine, waits } = work
   if (waits._tag !== "Await" || machine._tag !== "Waiting") return []
+  const wake = (by: WokenBy, from: System, isLooking: boolean): System =>
+    acquire(at, from, rules.leaseStep(config, machine, { _tag: "Woken", by, nowMillis: NOW }), isLooking)
   const woken = (by: WokenBy, words: string, from = system): Move => ({
     words: `${name} ${words}`,
     isFault: from !== system,
-    next: acquire(at, from, rules.leaseStep(config, machine, { _tag: "Woken", by, nowMillis: NOW }))
+    next: wake(by, from, true)
   })
   const { holder } = machine.blocker
   const canFail = waits.signal && system.world.budget.faults > 0
+  const looking = wake("Time", system, false)
+  const looks = processAt(looking, index).work
   return [
-    woken("Time", "looks at the lease again"),
+    ...(looks?._tag === "Acquiring" ? takingMoves(at, looking, looks) : []),
     ...(waits.hurry && hurries ? [woken("Hurried", "waits in a hurry from now on, and looks at the lease")] : []),
     ...(waits.signal ? [woken("Signalled", "is woken and looks at the lease")] : []),
     ...(waits.signal && livingAs(system, holder) < 0 ? [woken("Dead", `sees that ${holder} is dead, and looks`)] : []),
@@ -213,11 +219,8 @@ const awaitingMoves = (at: At, system: System, work: Acquiring): ReadonlyArray<M
   ]
 }
 
-type WokenBy = Extract<LeaseMachine.Input, { _tag: "Woken" }>["by"]
-
-/** What the semaphore does when a process takes or waits. */
-const acquiringMoves = (at: At, system: System, work: Acquiring): ReadonlyArray<Move> => {
-  if (work.waits._tag === "Await") return awaitingMoves(at, system, work)
+/** What can become of a take. */
+const takingMoves = (at: At, system: System, work: Acquiring): ReadonlyArray<Move> => {
   const { index, rules } = at
   const { name, hurries } = processAt(system, index)
   const { outcome, taken } = take(at, system, work)
@@ -630,6 +633,11 @@ const wishes = (at: At, system: System): ReadonlyArray<Move> => {
   return moves
 }
 
+const workMoves = (at: At, system: System, work: Acquiring | Running): ReadonlyArray<Move> => {
+  if (work._tag === "Running") return runningMoves(at, system, work)
+  return work.waits._tag === "Await" ? awaitingMoves(at, system, work) : takingMoves(at, system, work)
+}
+
 const livingMoves = (at: At, system: System): ReadonlyArray<Move> => {
   const { index } = at
   const { grant, life, mailbox, name, releasing, work } = processAt(system, index)
@@ -648,8 +656,7 @@ const livingMoves = (at: At, system: System): ReadonlyArray<Move> => {
     const next = feed(at, withProcess(system, index, { mailbox: mail }), input)
     moves.push({ words: `${name}'s loop takes ${input._tag}`, isFault: false, next })
   }
-  const worked =
-    work === null ? [] : work._tag === "Running" ? runningMoves(at, system, work) : acquiringMoves(at, system, work)
+  const worked = work === null ? [] : workMoves(at, system, work)
   moves.push(
     ...(at.fine || mailbox.length > 0 ? worked : worked.map((move) => ({ ...move, next: drain(at, move.next) })))
   )
