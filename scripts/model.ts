@@ -6,14 +6,14 @@
  * to-device events, processes that share the stream, and how often in all a process is killed, a call fails, a process is
  * suspended, or one is in a hurry. `--limit` ends it at so many states. `--fine` lets each answer wait in the mailbox.
  *
- * Not here: the model (`packages/core/test/model`), and what it leaves out (`docs/reference/model.md`).
+ * Not here: the model, and what it leaves out (`packages/core/test/model/System.ts`).
  */
 import { parseArgs } from "node:util"
 import * as Coverage from "../packages/core/test/model/Coverage.ts"
 import * as Explore from "../packages/core/test/model/Explore.ts"
 import * as Rules from "../packages/core/test/model/Rules.ts"
 
-const defaults = { processes: 2, events: 3, crashes: 0, faults: 0, suspends: 0, wishes: 0, limit: 30_000_000 }
+const defaults = { processes: 2, events: 3, crashes: 0, faults: 0, suspends: 0, wishes: 0, limit: 10_000_000 }
 
 const names = Object.keys(defaults) as ReadonlyArray<keyof typeof defaults>
 

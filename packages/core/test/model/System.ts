@@ -5,6 +5,13 @@
  * still at {@link NOW}: instead of a clock that moves, the end of a lease or of a place in the queue is moved to the past, and
  * any timer may end at any moment. So each state stands for all the times at which it can be met.
  *
+ * Left out: clocks that disagree (an end that is too early or too late is here, since any lease may expire at any moment), a
+ * request that reaches the homeserver after its process has given it up (it acknowledges only what is stored, and the stored
+ * position never goes back), sends of the application (they are turns like the loop's own), a to-device batch in several
+ * pages, and the third process that a push starts. Also, unless the model is `fine`: that something comes between an answer
+ * and the loop that takes it from an empty mailbox. A process that looks at the lease always reads the answer at once, or is
+ * killed or suspended before.
+ *
  * Not here: what happens (`Process.ts`, `World.ts`), in which order (`Explore.ts`).
  */
 import type * as Lease from "../../src/lease/Lease.ts"
