@@ -26,8 +26,8 @@ export interface Member {
   readonly name: Name
   /** The process, unless it is away. */
   readonly current: Effect.Effect<Process | undefined>
-  /** Ends it by SIGKILL, and keeps it away for a time; false when there was none. */
-  killFor(millis: number): Effect.Effect<boolean>
+  /** Has it ended by `strike`, and keeps it away for a time; false when there was none. */
+  killFor(millis: number, strike: (pid: number) => Effect.Effect<unknown>): Effect.Effect<boolean>
   /** Waits until it says something. */
   until(
     what: string,
@@ -147,12 +147,12 @@ const member = Effect.fnUntraced(function* (name: Name, start: Start, shared: Sh
   const made: Member = {
     name,
     current: Ref.get(current),
-    killFor: Effect.fnUntraced(function* (millis) {
+    killFor: Effect.fnUntraced(function* (millis, strike) {
       const running = yield* Ref.get(current)
       if (running === undefined) return false
       yield* wanted.close
       yield* Ref.set(expected, true)
-      signal(running.pid, "SIGKILL")
+      yield* strike(running.pid)
       yield* Effect.ensuring(Effect.sleep(millis), wanted.open)
       return true
     }),

@@ -4,8 +4,9 @@
  * Not here: what is done, and when (`Schedule.ts`).
  */
 import { Effect, Option, Ref, Schedule } from "effect"
-import type { Path } from "effect"
-import { statSync } from "node:fs"
+import type { Duration, Path } from "effect"
+import { watch } from "node:fs"
+import { basename, dirname } from "node:path"
 import * as Clock from "../../packages/platform/src/cli/MonotonicClock.ts"
 import * as ControlClient from "../../packages/platform/src/control/ControlClient.ts"
 import * as Connections from "../../packages/platform/src/story/Connections.ts"
@@ -115,21 +116,39 @@ const stopFor = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Ste
   return true
 })
 
-/** How long to wait for a worker to show something, so that it is killed between showing it and saying so. */
+/** How long to wait for the moment of a kill. */
 const SHOW_LIMIT = "2 seconds"
+const COMMIT_LIMIT = "300 millis"
 
-const untilShown = ({ stage }: Scene) =>
-  Effect.suspend(() => {
-    const size = (): number => statSync(stage.notifications, { throwIfNoEntry: false })?.size ?? 0
-    const before = size()
-    return Effect.repeat(Effect.sync(size), { until: (now) => now > before, schedule: Schedule.spaced("1 millis") })
+/**
+ * Does something at the moment at which a file changes, in the very turn in which the system tells: what a process does next it
+ * does within a millisecond. If the file doesn't change in time, then.
+ */
+const atChange = <A>(file: string, limit: Duration.Input, act: () => A): Effect.Effect<A> => {
+  const changed = Effect.callback<A>((resume) => {
+    const watcher = watch(dirname(file), (_, name) => {
+      if (name !== basename(file)) return
+      watcher.close()
+      resume(Effect.succeed(act()))
+    })
+    // One that can't watch any more says nothing: the time is over, then.
+    watcher.on("error", () => {})
+    return Effect.sync(() => watcher.close())
   })
+  return Effect.map(Effect.timeoutOption(changed, limit), Option.getOrElse(act))
+}
 
-const kill = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Step) {
-  if (lane === "main" || lane === "standby" || lane === "push") return yield* scene.crew[lane].killFor(millis)
-  yield* Effect.timeoutOption(untilShown(scene), SHOW_LIMIT)
-  const pid = yield* pidOf(scene, lane)
-  return pid !== undefined && Crew.signal(pid, "SIGKILL")
+/** A process is killed as something is written to the log of the database, by it or by another; a worker as it shows something. */
+const kill = Effect.fnUntraced(function* ({ crew, stage }: Scene, { lane, millis }: Step) {
+  const log = `${stage.database}-wal`
+  if (lane === "main" || lane === "standby" || lane === "push")
+    return yield* crew[lane].killFor(millis, (pid) => atChange(log, COMMIT_LIMIT, () => Crew.signal(pid, "SIGKILL")))
+  const daemon = yield* crew.push.current
+  if (daemon === undefined) return false
+  return yield* atChange(stage.notifications, SHOW_LIMIT, () => {
+    const [worker] = Crew.childrenOf(daemon.pid)
+    return worker !== undefined && Crew.signal(worker, "SIGKILL")
+  })
 })
 
 const fill = Effect.fnUntraced(function* ({ disk, diskState, stage }: Scene, { amount, millis }: Step) {

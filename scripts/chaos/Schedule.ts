@@ -13,7 +13,7 @@ import { Effect, Random } from "effect"
 export type Lane = "main" | "standby" | "push" | "worker" | "network" | "disk"
 
 /**
- * - `Kill`: SIGKILL; a new process comes after the time. A worker is killed as it shows something.
+ * - `Kill`: SIGKILL; a new process comes after the time. It is killed as the database is written, a worker as it shows something.
  * - `Stop`: SIGSTOP; SIGCONT after the time.
  * - `Suspend`: over the control socket; resumed after the time.
  * - `Cut`: the homeserver refuses connections, and ends those that there are.
