@@ -26,6 +26,7 @@ import * as Sender from "../packages/platform/src/story/Sender.ts"
 import * as Crew from "./chaos/Crew.ts"
 import * as Stage from "./chaos/Stage.ts"
 import * as Figures from "./soak/Figures.ts"
+import * as Heap from "./soak/Heap.ts"
 import * as Samples from "./soak/Samples.ts"
 
 const { values: flags } = parseArgs({
@@ -35,6 +36,8 @@ const { values: flags } = parseArgs({
     json: { type: "boolean", default: false }
   }
 })
+
+process.env["NODE_OPTIONS"] = `${process.env["NODE_OPTIONS"] ?? ""} ${Heap.portOption}`.trim()
 
 const minutes = Number(flags.minutes)
 if (!(minutes > 0)) {
@@ -60,6 +63,16 @@ const consume = Effect.fnUntraced(function* (numbers: Array<number>, position: R
     yield* store.advanceInbox({ consumer: Stage.CONSUMER, sequence: last.sequence, keep: 1_000 })
     yield* Ref.set(position, last.sequence)
   }
+})
+
+/** A process; of one that is judged also what it needs, after its garbage is collected. */
+const look = Effect.fnUntraced(function* (directory: string, name: string, pid: number | undefined) {
+  if (pid === undefined) return []
+  const live = JUDGED.includes(name)
+    ? yield* Effect.promise(() => Heap.liveMib(pid, join(directory, "logs", `${name}.log`)))
+    : undefined
+  const one = Samples.ofProcess(pid)
+  return one === undefined ? [] : [[name, { ...one, ...(live !== undefined && { liveMib: live }) }] as const]
 })
 
 const soak = Effect.gen(function* () {
@@ -99,14 +112,11 @@ const soak = Effect.gen(function* () {
 
   const sample = Effect.gen(function* () {
     yield* read
-    const found = (yield* pids).flatMap(([name, pid]) => {
-      const one = pid === undefined ? undefined : Samples.ofProcess(pid)
-      return one === undefined ? [] : [[name, one] as const]
-    })
+    const found = yield* Effect.forEach(yield* pids, ([name, pid]) => look(stage.directory, name, pid))
     const sent = yield* stage.sender.sent
     samples.push({
       atMillis: (yield* MonotonicClock.nowMillis) - fromMillis,
-      processes: Object.fromEntries(found),
+      processes: Object.fromEntries(found.flat()),
       ...Samples.ofDatabase(db, stage.database),
       messages: sent.messages.length + (yield* stage.pushed).length
     })

@@ -12,6 +12,8 @@ export interface ProcessSample {
   readonly peakMib: number
   /** Open file descriptors. */
   readonly handles: number
+  /** Of JavaScript's heap, what is left when the garbage is collected, MiB; absent where it isn't asked. */
+  readonly liveMib?: number
 }
 
 /** Tables that must stay bounded; `inbox` while all its consumers run. */
@@ -52,7 +54,9 @@ export const slope = (points: ReadonlyArray<readonly [atMillis: number, value: n
 
 /** What counts as flat, and as bounded. */
 export const bounds = {
-  /** An hour's growth of a process's resident memory, MiB: V8's heap breathes by some. */
+  /** An hour's growth of what a process refers to, MiB: measured about 1. */
+  liveMibPerHour: 3,
+  /** Of its resident memory, which also has what the allocators keep. */
   residentMibPerHour: 8,
   handlesPerHour: 2,
   /** SQLite's log is copied at 4 MB; `journal_size_limit` is 64. */
@@ -82,8 +86,10 @@ export interface Figures {
   readonly isJudged: boolean
   readonly processes: {
     readonly [name: string]: {
+      readonly liveMib: Slope | undefined
       readonly residentMib: Slope | undefined
       readonly handles: Slope | undefined
+      readonly lastLiveMib: number | undefined
       readonly lastMib: number
       readonly peakMib: number
       readonly lastHandles: number
@@ -124,8 +130,10 @@ export const figures = (samples: ReadonlyArray<Sample>): Figures => {
       Object.entries(last.processes).map(([name, sample]) => [
         name,
         {
+          liveMib: slopeOf(({ processes }) => processes[name]?.liveMib),
           residentMib: slopeOf(({ processes }) => processes[name]?.residentMib),
           handles: slopeOf(({ processes }) => processes[name]?.handles),
+          lastLiveMib: sample.liveMib,
           lastMib: sample.residentMib,
           peakMib: sample.peakMib,
           lastHandles: sample.handles
@@ -149,8 +157,9 @@ export const failures = (found: Figures, judged: ReadonlyArray<string>): Readonl
   const over = (what: string, is: number, bound: number): ReadonlyArray<string> =>
     is <= bound ? [] : [`${what}: ${is.toFixed(1)}, more than its bound of ${bound}`]
   const slopes = judged.flatMap((name) => {
-    const { handles, residentMib } = found.processes[name] ?? {}
+    const { handles, liveMib, residentMib } = found.processes[name] ?? {}
     return [
+      ...over(`live heap of ${name} in MiB an hour`, liveMib?.perHour ?? 0, bounds.liveMibPerHour),
       ...over(`memory of ${name} in MiB an hour`, residentMib?.perHour ?? 0, bounds.residentMibPerHour),
       ...over(`open handles of ${name} an hour`, handles?.perHour ?? 0, bounds.handlesPerHour)
     ]
@@ -173,7 +182,7 @@ const per = (found: Slope | undefined, unit: string): string =>
 export const table = (found: Figures): ReadonlyArray<string> => {
   const processes = Object.entries(found.processes).map(([name, one]): readonly [string, string] => [
     name,
-    `${one.lastMib.toFixed(0)} MiB (peak ${one.peakMib.toFixed(0)}), ${per(one.residentMib, "MiB")}; ${one.lastHandles} handles, ${per(one.handles, "")}`
+    `${one.lastLiveMib === undefined ? "" : `live heap ${one.lastLiveMib.toFixed(1)} MiB, ${per(one.liveMib, "MiB")}; `}${one.lastMib.toFixed(0)} MiB (peak ${one.peakMib.toFixed(0)}), ${per(one.residentMib, "MiB")}; ${one.lastHandles} handles, ${per(one.handles, "")}`
   ])
   const rows: ReadonlyArray<readonly [string, string]> = [
     [

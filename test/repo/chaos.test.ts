@@ -167,6 +167,16 @@ describe("soak: the figures", () => {
     assert.match(judge(hour((minute) => ({ databaseBytes: minute * 30 * 20_000 })))[0]!, /database/)
   })
 
+  it("I10: sees what a process refers to grow, also where its memory stays as it is", () => {
+    const live = (perHour: number) => (minute: number) => ({
+      processes: {
+        main: { pid: 1, residentMib: 100, peakMib: 100, handles: 30, liveMib: 40 + (minute * perHour) / 60 }
+      }
+    })
+    assert.deepStrictEqual(judge(hour(live(2))), [])
+    assert.match(judge(hour(live(4)))[0]!, /live heap of main/)
+  })
+
   it("sees open handles grow, and a process that is not there", () => {
     const handles = (minute: number) => ({
       processes: { main: { pid: 1, residentMib: 100, peakMib: 100, handles: 30 + Math.floor(minute / 10) } }
