@@ -286,12 +286,6 @@ const ownerGone = Effect.fnUntraced(function* (env: Env, blocker: Lease.Blocker,
   )
 })
 
-/** Whether the stream isn't that owner's any more: who let go between the try and the watch was not heard. */
-const hasMoved = (env: Env, blocker: Lease.Blocker) =>
-  Effect.scoped(
-    Effect.map(env.lease.tryTake, (tried) => tried._tag === "Taken" || tried.blocker.holder !== blocker.holder)
-  )
-
 /** Follows an owner: tells of the keys that it commits, and of its end. */
 const watchOwner = ({ env }: Resolution, blocker: Lease.Blocker, context: Context) =>
   Effect.gen(function* () {
@@ -305,9 +299,7 @@ const watchOwner = ({ env }: Resolution, blocker: Lease.Blocker, context: Contex
       const input: Input = { _tag: "KeysCommitted", ...(any ? {} : { sessions: new Set(sessions) }) }
       return any || sessions.length > 0 ? Effect.flatMap(stamp(input), context.send) : Effect.void
     })
-    const isDead = (yield* hasMoved(env, blocker))
-      ? false
-      : yield* Effect.raceFirst(ownerGone(env, blocker, signal), Effect.forever(tell))
+    const isDead = yield* Effect.raceFirst(ownerGone(env, blocker, signal), Effect.forever(tell))
     return {
       _tag: "OwnerGone",
       random: yield* Random.next,
@@ -357,14 +349,10 @@ const interpret =
         return run(context, `thread ${command.key}`, askThread(env, command))
       case "Emit":
         return resolution.emit(command.key, command.result)
-      case "TryLease": {
-        const tried = tryLease(resolution, command.presumedDead)
-        return run(
-          context,
-          "keys",
-          Effect.tap(tried, () => watchGrant(resolution, context))
-        )
-      }
+      case "TryLease":
+        return run(context, "keys", tryLease(resolution, command.presumedDead))
+      case "WatchGrant":
+        return watchGrant(resolution, context)
       case "Iterate":
         return run(context, "keys", iterate(resolution, command.timeoutMillis))
       case "SendOutgoing":

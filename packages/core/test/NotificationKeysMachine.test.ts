@@ -20,6 +20,7 @@ const sent: Input = { _tag: "Sent", random }
 const wanted: Input = { _tag: "LeaseWanted" }
 const lost: Input = { _tag: "LeaseLost" }
 const waited: Input = { _tag: "KeysWaited" }
+const watched: Input = { _tag: "OwnerWatched" }
 const iterated = (isEmpty = true, tookMillis = 30_000): Input => ({
   _tag: "Iterated",
   tookMillis,
@@ -67,7 +68,7 @@ describe("NotificationKeysMachine", () => {
   it("makes two iterations when the first one brings the key, both answered at once, then lets go", () => {
     const machine = drive()
     machine.consider()
-    assert.deepStrictEqual(machine.send(taken), [{ _tag: "Iterate", timeoutMillis: 0 }])
+    assert.deepStrictEqual(machine.send(taken), [{ _tag: "WatchGrant" }, { _tag: "Iterate", timeoutMillis: 0 }])
     assert.deepStrictEqual(machine.send(iterated(false)), [{ _tag: "SendOutgoing" }])
     machine.consider({ awaiting: 0 })
     assert.deepStrictEqual(machine.send(sent), [{ _tag: "Iterate", timeoutMillis: 0 }])
@@ -135,6 +136,47 @@ describe("NotificationKeysMachine", () => {
     machine.send(busy)
     assert.deepStrictEqual(machine.send({ _tag: "OwnerGone", dead: "app#1", random }), [
       { _tag: "TryLease", presumedDead: ["app#1"] }
+    ])
+  })
+
+  it("looks once more when the watch is in force, and only then: who let go before was not heard", () => {
+    const machine = drive()
+    machine.consider()
+    machine.send(busy)
+    assert.deepStrictEqual(machine.send(watched), [{ _tag: "TryLease", presumedDead: [] }])
+    assert.deepStrictEqual(machine.send(busy), [], "he has it still")
+    assert.deepStrictEqual(machine.send(watched), [])
+
+    const other = { ...blocker, holder: "app#2" }
+    const second = drive()
+    second.consider()
+    second.send(busy, watched)
+    assert.deepStrictEqual(second.send({ _tag: "LeaseBusy", blocker: other }), [{ _tag: "WatchOwner", blocker: other }])
+    assert.deepStrictEqual(tags(second.send(watched)), ["TryLease"])
+    assert.deepStrictEqual(tags(second.send(taken)), ["UnwatchOwner", "WatchGrant", "Iterate"])
+  })
+
+  it("doesn't forget an owner that goes while it looks once more", () => {
+    for (const gone of [
+      { _tag: "OwnerGone", dead: "app#1", random } as const,
+      { _tag: "OwnerGone", random } as const
+    ]) {
+      const machine = drive()
+      machine.consider()
+      machine.send(busy, watched)
+      assert.deepStrictEqual(machine.send(gone), [], "one try at a time")
+      assert.deepStrictEqual(machine.send(busy), [
+        { _tag: "TryLease", presumedDead: "dead" in gone ? [gone.dead] : [] }
+      ])
+    }
+    const machine = drive()
+    machine.consider()
+    machine.send(busy, watched, { _tag: "WatchFailed", ...failed("store") })
+    assert.deepStrictEqual(tags(machine.send(busy)), ["TryLease"])
+    machine.send(busy, watched)
+    assert.deepStrictEqual(tags(machine.send({ _tag: "LeaseFailed", ...failed("store") })), [
+      "UnwatchOwner",
+      "WaitForKeys"
     ])
   })
 
@@ -263,7 +305,8 @@ describe("NotificationKeysMachine", () => {
   ]
 
   const inputs: fc.Arbitrary<Input> = fc.oneof(
-    fc.constantFrom<Input>(taken, busy, sent, wanted, lost, waited, { _tag: "Expired" }),
+    fc.constantFrom<Input>(taken, busy, sent, wanted, lost, waited, watched, { _tag: "Expired" }),
+    fc.constant<Input>({ _tag: "LeaseBusy", blocker: { ...blocker, holder: "app#2" } }),
     fc.boolean().map((isEmpty) => iterated(isEmpty, 0)),
     fc.constantFrom<Input>({ _tag: "OwnerGone", random }, { _tag: "OwnerGone", dead: "app#1", random }),
     fc

@@ -55,10 +55,21 @@ export type State =
   | ({ readonly _tag: "Resting" } & Owning)
   /** Waits to try the lease again. */
   | { readonly _tag: "Waiting"; readonly attempt: number }
-  /** The stream is another's, whose commits are watched. */
-  | { readonly _tag: "Watching"; readonly blocker: Blocker; readonly attempt: number }
+  /** The stream is another's, whose commits are watched. `isSure`: it was still his when the watch was in force. */
+  | { readonly _tag: "Watching"; readonly blocker: Blocker; readonly attempt: number; readonly isSure: boolean }
+  /**
+   * The watch is in force, and the lease is tried once more: an owner that let go before it was not heard. `gone`: he was heard
+   * to go meanwhile, maybe after the try.
+   */
+  | { readonly _tag: "Checking"; readonly blocker: Blocker; readonly attempt: number; readonly gone?: Gone }
   /** Nothing that can be done brings a key. */
   | { readonly _tag: "GivenUp"; readonly failure: Failure }
+
+/** How an owner has gone; with `dead`, for certain. */
+interface Gone {
+  readonly dead?: string
+  readonly random: number
+}
 
 export type Input =
   | { readonly _tag: "LeaseTaken" }
@@ -78,20 +89,27 @@ export type Input =
   | { readonly _tag: "Sent"; readonly random: number }
   | { readonly _tag: "Expired" }
   | { readonly _tag: "KeysWaited" }
+  /** The owner of the stream is being watched, so that from here on none of its keys is missed, nor its end. */
+  | { readonly _tag: "OwnerWatched" }
   /** The owner has let go, or its lease is over; with `dead`, it is gone for certain. */
-  | { readonly _tag: "OwnerGone"; readonly dead?: string; readonly random: number }
+  | ({ readonly _tag: "OwnerGone" } & Gone)
   /** The owner is watched no longer, because the store can't be read. */
   | ({ readonly _tag: "WatchFailed" } & Failed)
 
 export type Command =
   | { readonly _tag: "TryLease"; readonly presumedDead: ReadonlyArray<string> }
+  /**
+   * Tell when the grant is lost and when it is wanted, also if it is already. Not before the grant is known here, to be
+   * understood.
+   */
+  | { readonly _tag: "WatchGrant" }
   /** Ask and apply, under the grant; the homeserver may hold the request for this long. */
   | { readonly _tag: "Iterate"; readonly timeoutMillis: number }
   | { readonly _tag: "SendOutgoing" }
   | { readonly _tag: "ExpirePosition" }
   /** End what runs under the grant, and give it back. */
   | { readonly _tag: "ReleaseLease" }
-  /** Tell of what this owner commits, and of its end. */
+  /** Tell of what this owner commits, and of its end, instead of another's. */
   | { readonly _tag: "WatchOwner"; readonly blocker: Blocker }
   | { readonly _tag: "UnwatchOwner" }
   | { readonly _tag: "WaitForKeys"; readonly millis: number }
@@ -209,26 +227,76 @@ const leaseFailed = (config: SyncConfigShape, attempt: number, { failure, random
   return [{ _tag: "Waiting", attempt: attempt + 1 }, [{ _tag: "WaitForKeys", millis: decision.delayMillis }]]
 }
 
-const watching = (config: SyncConfigShape, state: Extract<State, { _tag: "Watching" }>, input: Input): Step => {
-  if (input._tag === "WatchFailed") return leaseFailed(config, state.attempt, input)
-  if (input._tag !== "OwnerGone") return [state, []]
-  const attempt = state.attempt + 1
-  if (input.dead !== undefined || attempt <= PROMPT_TRIES)
-    return tryLease(attempt, input.dead === undefined ? [] : [input.dead])
-  const millis = SupervisionPolicy.backoffMillis(config, attempt - PROMPT_TRIES - 1, input.random)
+const ownerGone = (config: SyncConfigShape, before: number, { dead, random }: Gone): Step => {
+  const attempt = before + 1
+  if (dead !== undefined || attempt <= PROMPT_TRIES) return tryLease(attempt, dead === undefined ? [] : [dead])
+  const millis = SupervisionPolicy.backoffMillis(config, attempt - PROMPT_TRIES - 1, random)
   return [{ _tag: "Waiting", attempt }, [{ _tag: "WaitForKeys", millis }]]
+}
+
+const watch = (blocker: Blocker, attempt: number): Step => [
+  { _tag: "Watching", blocker, attempt, isSure: false },
+  [{ _tag: "WatchOwner", blocker }]
+]
+
+const watching = (config: SyncConfigShape, state: Extract<State, { _tag: "Watching" }>, input: Input): Step => {
+  const { attempt, blocker } = state
+  switch (input._tag) {
+    case "OwnerWatched":
+      if (state.isSure) return [state, []]
+      return [{ _tag: "Checking", blocker, attempt }, [{ _tag: "TryLease", presumedDead: [] }]]
+    case "OwnerGone":
+      return ownerGone(config, attempt, input)
+    case "WatchFailed":
+      return leaseFailed(config, attempt, input)
+    default:
+      return [state, []]
+  }
+}
+
+const own = (config: SyncConfigShape, need: Need): Step => {
+  const [next, commands] = iterate(config, { iterations: 0, attempt: 0, hasty: 0, isWanted: false }, need)
+  return [next, [{ _tag: "WatchGrant" }, ...commands]]
+}
+
+/** Whoever was watched is watched no longer. */
+const unwatch = ([next, commands]: Step): Step => [next, [{ _tag: "UnwatchOwner" }, ...commands]]
+
+const checked = (config: SyncConfigShape, state: Extract<State, { _tag: "Checking" }>, found: Blocker): Step => {
+  const { attempt, blocker, gone } = state
+  if (found.holder !== blocker.holder) return watch(found, attempt)
+  return gone === undefined
+    ? [{ _tag: "Watching", blocker, attempt, isSure: true }, []]
+    : ownerGone(config, attempt, gone)
+}
+
+const checking = (
+  config: SyncConfigShape,
+  state: Extract<State, { _tag: "Checking" }>,
+  input: Input,
+  need: Need
+): Step => {
+  switch (input._tag) {
+    case "LeaseTaken":
+      return unwatch(own(config, need))
+    case "LeaseBusy":
+      return checked(config, state, input.blocker)
+    case "LeaseFailed":
+      return unwatch(leaseFailed(config, state.attempt, input))
+    case "OwnerGone":
+    case "WatchFailed":
+      return [{ ...state, gone: input }, []]
+    default:
+      return [state, []]
+  }
 }
 
 const trying = (config: SyncConfigShape, state: Extract<State, { _tag: "Trying" }>, input: Input, need: Need): Step => {
   switch (input._tag) {
-    case "LeaseTaken": {
-      const owning: Owning = { iterations: 0, attempt: 0, hasty: 0, isWanted: false }
-      return iterate(config, owning, need)
-    }
-    case "LeaseBusy": {
-      const { blocker } = input
-      return [{ _tag: "Watching", blocker, attempt: state.attempt }, [{ _tag: "WatchOwner", blocker }]]
-    }
+    case "LeaseTaken":
+      return own(config, need)
+    case "LeaseBusy":
+      return watch(input.blocker, state.attempt)
     case "LeaseFailed":
       return leaseFailed(config, state.attempt, input)
     default:
@@ -248,6 +316,8 @@ export const step = (config: SyncConfigShape, state: State, input: Input, need: 
       return input._tag === "KeysWaited" ? tryLease(state.attempt) : [state, []]
     case "Watching":
       return watching(config, state, input)
+    case "Checking":
+      return checking(config, state, input, need)
     default:
       return owned(config, state, input, need)
   }

@@ -143,8 +143,6 @@ export type Input =
   | { readonly _tag: "DecryptAnswered"; readonly key: Key; readonly decryption: Decryption }
   | ({ readonly _tag: "DecryptFailed"; readonly key: Key } & Failed)
   | { readonly _tag: "ThreadAnswered"; readonly key: Key; readonly isSubscribed: boolean | undefined }
-  /** The owner of the stream is being watched, so that from here on none of its keys is missed. */
-  | { readonly _tag: "OwnerWatched" }
   /** Keys of these sessions were committed; absent: any may have been. */
   | { readonly _tag: "KeysCommitted"; readonly sessions?: ReadonlySet<string> }
   | { readonly _tag: "DeadlinePassed" }
@@ -418,8 +416,9 @@ const withKeys = (state: State, [keys, commands]: NotificationKeysMachine.Step):
 const keysInput = (config: Config, state: State, input: NotificationKeysMachine.Input, now: Now): Step => {
   const stepped = NotificationKeysMachine.step(config.sync, state.keys, input, needOf(state, now.nowMillis))
   const [next, commands] = withKeys(state, stepped)
-  // What was applied may hold any key.
-  return [input._tag === "Iterated" ? retryWith(next, undefined) : next, commands]
+  // What was applied may hold any key, and so may what was committed before anybody watched.
+  const mayHaveCome = input._tag === "Iterated" || input._tag === "OwnerWatched"
+  return [mayHaveCome ? retryWith(next, undefined) : next, commands]
 }
 
 // --- what is wanting
@@ -621,6 +620,7 @@ const planAll = (config: Config, state: State, now: Now): Step => {
 const ownerWords = ({ keys }: State): string => {
   switch (keys._tag) {
     case "Watching":
+    case "Checking":
       return `; the process ${keys.blocker.holder} owns the stream of keys, and has committed none for it`
     case "Waiting":
     case "Trying":
@@ -684,8 +684,6 @@ const takeIn = (config: Config, state: State, input: Input, now: Now): Step => {
       const thread = input.isSubscribed === undefined ? "unknown" : input.isSubscribed ? "subscribed" : "unsubscribed"
       return [updateItem(state, input.key, (item) => ({ ...item, thread })), []]
     }
-    case "OwnerWatched":
-      return [retryWith(state, undefined), []]
     case "KeysCommitted":
       return [retryWith(state, input.sessions), []]
     case "DeadlinePassed":
