@@ -12,7 +12,7 @@ import * as SyncConfig from "../src/sync/SyncConfig.ts"
 import * as WakeMemory from "../src/testing/WakeMemory.ts"
 
 const name = "stream"
-const { leaseMillis, renewMillis, waitPollMillis } = SyncConfig.defaults
+const { leaseMillis, renewMillis, storeBusyMillis, waitPollMillis } = SyncConfig.defaults
 type Store = LeaseStore["Service"]
 
 interface Options {
@@ -521,6 +521,24 @@ describe("DistributedSemaphore.withPermit", () => {
       yield* Fiber.join(released)
       assert.isUndefined(yield* host.owner)
     })
+  )
+
+  it.effect(
+    "I10: a release that a locked database refuses, each time after a long wait, is given up when the lease is over",
+    () =>
+      Effect.gen(function* () {
+        const host = yield* makeHost
+        const through = (store: Store): Store => ({
+          ...store,
+          release: () => Effect.delay(Effect.fail(busyError), storeBusyMillis)
+        })
+        const a = yield* hold(yield* host.open("a", { through }))
+        const released = yield* begin(a.release)
+        yield* TestClock.adjust(leaseMillis - 1)
+        isWaiting(released)
+        yield* TestClock.adjust(storeBusyMillis + 1)
+        yield* Fiber.join(released)
+      })
   )
 
   it.effect("I4: who gives up waiting while the disk is full is handed nothing afterwards", () =>
