@@ -1,30 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { EventDecryptor } from "@twinloop/core"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { inboxDecryptor } from "../src/testing/NotifierProcess.ts"
 import { addRoom, BOB, startNotifier } from "./support/Notifier.ts"
 import { makeEngine, type ScriptedEngine } from "../src/testing/ScriptedEngine.ts"
 import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "../src/testing/Simulation.ts"
 import { advance, settle } from "../src/testing/Time.ts"
-
-/** Reads an event once as many to-device events were applied as it wants: the last of them stands for its key. */
-const decryptorOf = (world: World): EventDecryptor.EventDecryptor["Service"] => ({
-  devices: () => Effect.succeed([]),
-  status: Effect.die("nobody asks"),
-  decrypt: (_, event) =>
-    Effect.map(Effect.orDie(world.store.readInbox({ after: 0, limit: 1_000_000 })), (entries) =>
-      entries.length < Number(event.content.wants)
-        ? { _tag: "Undecryptable", reason: "MissingRoomKey", message: "no key yet" }
-        : {
-            _tag: "Decrypted",
-            event: { ...event, type: "m.room.message", content: { body: "read" } },
-            shield: { color: "none" },
-            sessionId: "s",
-            senderKey: "k"
-          }
-    )
-})
+import * as Trouble from "./support/Trouble.ts"
 
 const startApp = Effect.fnUntraced(function* (world: World) {
   const engine = makeEngine(world)
@@ -39,19 +22,17 @@ const startPush = Effect.fnUntraced(function* (world: World, name: string, roomI
   const engine = makeEngine(world)
   const content = { algorithm: "m.megolm.v1.aes-sha2", wants }
   const eventId = yield* world.sim.sendEvent(roomId, { type: "m.room.encrypted", sender: BOB, content })
-  const notifier = yield* startNotifier(world, name, { crypto: engine.layer, decryptor: decryptorOf(world) })
+  const notifier = yield* startNotifier(world, name, { crypto: engine.layer, decryptor: inboxDecryptor(world) })
   const resolving = yield* notifier.fork(notifier.client.resolve({ roomId, eventId }))
   return { ...notifier, engine, resolving }
 })
 
 type Push = Effect.Success<ReturnType<typeof startPush>>
 
-type Plain = "expire" | "outage" | "suspend" | "resume" | "killApp" | "freezeApp" | "thawApp"
+type Plain = "suspend" | "resume" | "killApp" | "freezeApp" | "thawApp"
 
 type Act =
-  | { readonly act: "send"; readonly count: number }
-  | { readonly act: "pass"; readonly millis: number }
-  | { readonly act: "slowCommit"; readonly millis: number; readonly moment: "before" | "after" }
+  | Trouble.Trouble
   | { readonly act: Plain }
   | { readonly act: "push"; readonly ahead: number }
   | { readonly act: "killPush" | "interrupt" | "freezePush" | "thawPush" | "endPush"; readonly which: number }
@@ -60,30 +41,13 @@ const of = (act: Plain, weight: number) => ({ weight, arbitrary: fc.constant({ a
 
 const acts: fc.Arbitrary<ReadonlyArray<Act>> = fc.array(
   fc.oneof(
-    { weight: 6, arbitrary: fc.record({ act: fc.constant("send" as const), count: fc.integer({ min: 1, max: 150 }) }) },
-    {
-      weight: 6,
-      arbitrary: fc.record({
-        act: fc.constant("pass" as const),
-        millis: fc.constantFrom(0, 1, 20, 500, 3_300, 10_001, 21_000)
-      })
-    },
+    ...Trouble.draw(6, [0, 1, 20, 500, 3_300, 10_001, 21_000]),
     { weight: 5, arbitrary: fc.record({ act: fc.constant("push" as const), ahead: fc.integer({ min: 0, max: 60 }) }) },
-    {
-      weight: 2,
-      arbitrary: fc.record({
-        act: fc.constant("slowCommit" as const),
-        millis: fc.constantFrom(1, 400, 12_000),
-        moment: fc.constantFrom("before" as const, "after" as const)
-      })
-    },
     of("suspend", 4),
     of("resume", 3),
     of("killApp", 1),
     of("freezeApp", 1),
     of("thawApp", 1),
-    of("expire", 1),
-    of("outage", 1),
     {
       weight: 5,
       arbitrary: fc.record({
@@ -115,24 +79,12 @@ const play = Effect.fnUntraced(function* (story: ReadonlyArray<Act>) {
     return Effect.forkScoped(end(push))
   }
   for (const step of story) {
+    if (Trouble.isTrouble(step)) {
+      yield* Trouble.happen(world, step)
+      yield* settle
+      continue
+    }
     switch (step.act) {
-      case "send":
-        yield* world.sim.sendNumbered(world.session, step.count)
-        break
-      case "pass":
-        yield* advance(step.millis)
-        break
-      case "slowCommit":
-        yield* world.faults.delayNext("commitExtension", step.millis, step.moment)
-        break
-      case "expire":
-        yield* world.sim.expirePositions(world.session)
-        break
-      case "outage":
-        yield* world.sim.unreachable
-        yield* advance(700)
-        yield* world.sim.reachable
-        break
       case "suspend":
         yield* Effect.forkScoped(app.service.suspend())
         break

@@ -6,6 +6,7 @@ import { EXTENSION_LEASE } from "../src/SyncService.ts"
 import { makeEngine } from "../src/testing/ScriptedEngine.ts"
 import { acceptedNumbers, appliedNumbers, makeWorld, startProcess, type World } from "../src/testing/Simulation.ts"
 import { advance, settle } from "../src/testing/Time.ts"
+import * as Trouble from "./support/Trouble.ts"
 
 /** A started process with an engine that watches how it is used. */
 const startWatched = Effect.fnUntraced(function* (world: World, name: string) {
@@ -159,49 +160,22 @@ describe("two processes of one account", () => {
     })
   )
 
-  type Act =
-    | { readonly act: "send"; readonly count: number }
-    | { readonly act: "pass"; readonly millis: number }
-    | { readonly act: "slowCommit"; readonly millis: number; readonly moment: "before" | "after" }
-    | { readonly act: "expire" | "outage" }
-    | { readonly act: "suspend" | "resume" | "kill" | "freeze" | "thaw"; readonly who: number }
+  type Act = Trouble.Trouble | { readonly act: "suspend" | "resume" | "kill" | "freeze" | "thaw"; readonly who: number }
 
   const acts: fc.Arbitrary<ReadonlyArray<Act>> = fc.array(
-    fc.oneof(
-      {
-        weight: 6,
-        arbitrary: fc.record({ act: fc.constant("send" as const), count: fc.integer({ min: 1, max: 150 }) })
-      },
-      {
-        weight: 6,
-        arbitrary: fc.record({
-          act: fc.constant("pass" as const),
-          millis: fc.constantFrom(0, 1, 20, 500, 3_300, 10_001, 31_000)
-        })
-      },
-      {
-        weight: 2,
-        arbitrary: fc.record({
-          act: fc.constant("slowCommit" as const),
-          millis: fc.constantFrom(1, 400, 12_000),
-          moment: fc.constantFrom("before" as const, "after" as const)
-        })
-      },
-      { weight: 1, arbitrary: fc.record({ act: fc.constantFrom("expire" as const, "outage" as const) }) },
-      {
-        weight: 6,
-        arbitrary: fc.record({
-          act: fc.constantFrom(
-            "suspend" as const,
-            "resume" as const,
-            "kill" as const,
-            "freeze" as const,
-            "thaw" as const
-          ),
-          who: fc.integer({ min: 0, max: 1 })
-        })
-      }
-    ),
+    fc.oneof(...Trouble.draw(6, [0, 1, 20, 500, 3_300, 10_001, 31_000]), {
+      weight: 6,
+      arbitrary: fc.record({
+        act: fc.constantFrom(
+          "suspend" as const,
+          "resume" as const,
+          "kill" as const,
+          "freeze" as const,
+          "thaw" as const
+        ),
+        who: fc.integer({ min: 0, max: 1 })
+      })
+    }),
     { minLength: 5, maxLength: 30 }
   )
 
@@ -212,24 +186,12 @@ describe("two processes of one account", () => {
     const living = [...all]
     const process = (who: number): Watched => living[who]!
     for (const step of story) {
+      if (Trouble.isTrouble(step)) {
+        yield* Trouble.happen(world, step)
+        yield* settle
+        continue
+      }
       switch (step.act) {
-        case "send":
-          yield* world.sim.sendNumbered(world.session, step.count)
-          break
-        case "pass":
-          yield* advance(step.millis)
-          break
-        case "slowCommit":
-          yield* world.faults.delayNext("commitExtension", step.millis, step.moment)
-          break
-        case "expire":
-          yield* world.sim.expirePositions(world.session)
-          break
-        case "outage":
-          yield* world.sim.unreachable
-          yield* advance(700)
-          yield* world.sim.reachable
-          break
         case "suspend":
           yield* Effect.forkScoped(process(step.who).service.suspend())
           break

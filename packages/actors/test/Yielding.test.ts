@@ -15,6 +15,7 @@ import {
   type World
 } from "../src/testing/Simulation.ts"
 import { advance, settle } from "../src/testing/Time.ts"
+import * as Trouble from "./support/Trouble.ts"
 
 const CONN = "encryption"
 const { renewMillis, waitPollMillis, yieldAfterMillis } = SyncConfig.defaults
@@ -230,35 +231,11 @@ describe("an owner of the extension stream yields", () => {
     })
   )
 
-  type Act =
-    | { readonly act: "send"; readonly count: number }
-    | { readonly act: "pass"; readonly millis: number }
-    | { readonly act: "slowCommit"; readonly millis: number; readonly moment: "before" | "after" }
-    | { readonly act: "expire" | "outage" }
-    | { readonly act: "hurry" | "freeze" | "thaw" | "kill"; readonly who: number }
+  type Act = Trouble.Trouble | { readonly act: "hurry" | "freeze" | "thaw" | "kill"; readonly who: number }
 
   const acts: fc.Arbitrary<ReadonlyArray<Act>> = fc.array(
     fc.oneof(
-      {
-        weight: 5,
-        arbitrary: fc.record({ act: fc.constant("send" as const), count: fc.integer({ min: 1, max: 150 }) })
-      },
-      {
-        weight: 5,
-        arbitrary: fc.record({
-          act: fc.constant("pass" as const),
-          millis: fc.constantFrom(0, 1, 100, yieldAfterMillis, renewMillis, 10_001)
-        })
-      },
-      {
-        weight: 2,
-        arbitrary: fc.record({
-          act: fc.constant("slowCommit" as const),
-          millis: fc.constantFrom(1, 400, 12_000),
-          moment: fc.constantFrom("before" as const, "after" as const)
-        })
-      },
-      { weight: 1, arbitrary: fc.record({ act: fc.constantFrom("expire" as const, "outage" as const) }) },
+      ...Trouble.draw(5, [0, 1, 100, yieldAfterMillis, renewMillis, 10_001]),
       {
         weight: 8,
         arbitrary: fc.record({ act: fc.constant("hurry" as const), who: fc.integer({ min: 0, max: 2 }) })
@@ -280,24 +257,12 @@ describe("an owner of the extension stream yields", () => {
     const all = yield* Effect.forEach(["p0", "p1", "p2"], (name) => startLoop(world, name))
     const living = [...all]
     for (const step of story) {
+      if (Trouble.isTrouble(step)) {
+        yield* Trouble.happen(world, step)
+        yield* settle
+        continue
+      }
       switch (step.act) {
-        case "send":
-          yield* world.sim.sendNumbered(world.session, step.count)
-          break
-        case "pass":
-          yield* advance(step.millis)
-          break
-        case "slowCommit":
-          yield* world.faults.delayNext("commitExtension", step.millis, step.moment)
-          break
-        case "expire":
-          yield* world.sim.expirePositions(world.session)
-          break
-        case "outage":
-          yield* world.sim.unreachable
-          yield* advance(700)
-          yield* world.sim.reachable
-          break
         case "kill":
           yield* living[step.who]!.kill
           living[step.who] = yield* startLoop(world, `p${all.length}`)

@@ -18,7 +18,6 @@
  * ```
  */
 import {
-  type EventDecryptor,
   ExtensionLoopMachine,
   type Homeserver,
   Lease,
@@ -31,7 +30,7 @@ import {
 import { HomeserverModel } from "@twinloop/core/testing"
 import { Context, Effect, Exit, Fiber, Logger, Queue, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { startNotifier } from "./NotifierProcess.ts"
+import { inboxDecryptor, startNotifier } from "./NotifierProcess.ts"
 import { makeEngine, type ScriptedEngine } from "./ScriptedEngine.ts"
 import * as Checkers from "./SimCheckers.ts"
 import { hostClock, makePorts, type SimPorts, storeReason, type Trap } from "./SimPorts.ts"
@@ -216,24 +215,6 @@ const startPlayer = Effect.fnUntraced(function* (stage: Stage, who: Who) {
   yield* process.service.start
 })
 
-/** Reads an event once as many to-device events were applied as it wants: the last of them stands for its key. */
-const decryptorOf = (world: World): EventDecryptor.EventDecryptor["Service"] => ({
-  devices: () => Effect.succeed([]),
-  status: Effect.die("nobody asks"),
-  decrypt: (_, event) =>
-    Effect.map(Effect.orDie(world.store.readInbox({ after: 0, limit: 1_000_000 })), (entries) =>
-      entries.length < Number(event.content.wants)
-        ? { _tag: "Undecryptable", reason: "MissingRoomKey", message: "no key yet" }
-        : {
-            _tag: "Decrypted",
-            event: { ...event, type: "m.room.message", content: { body: "read" } },
-            shield: { color: "none" },
-            sessionId: "s",
-            senderKey: "k"
-          }
-    )
-})
-
 /** Whether the extension stream is a process's; a lease that is over is nobody's. */
 const ownsLease = Effect.fnUntraced(function* ({ hostSkewMillis, now, world }: Stage, process: Process) {
   const { rows } = yield* Effect.orDie(world.leases.inspect(ExtensionLoopMachine.EXTENSION_LEASE))
@@ -283,7 +264,7 @@ const push = Effect.fnUntraced(function* (stage: Stage, room: number, ahead: num
     ...ports.options,
     config: { ...CONFIG, role: "notify" },
     crypto: engine.layer,
-    decryptor: decryptorOf(world),
+    decryptor: inboxDecryptor(world),
     references: logger(stage.defects)
   })
   yield* started.process.stepClock(stage.hostSkewMillis)
