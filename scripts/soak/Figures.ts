@@ -2,6 +2,10 @@
  * What an hour without faults comes to: does anything grow that should not?
  *
  * Pure: samples in, slopes by least squares and a verdict out.
+ *
+ * A thread that a process starts once, as the first long log does (`CheckpointThread.ts`), lifts its memory and its handles to
+ * another level, once; that is no growth. So its samples are put in groups with the same number of threads, each with a level of
+ * its own and all with one slope; and the number of threads has a bound itself, so that no growth can hide behind it.
  */
 
 /** One process at one moment. */
@@ -12,6 +16,7 @@ export interface ProcessSample {
   readonly peakMib: number
   /** Open file descriptors. */
   readonly handles: number
+  readonly threads: number
   /** Of JavaScript's heap, what is left when the garbage is collected, MiB; absent where it isn't asked. */
   readonly liveMib?: number
 }
@@ -33,23 +38,36 @@ export interface Sample {
   readonly messages: number
 }
 
-/** A line through points: what it rises in an hour, and how unsure that is (standard error). */
+/** What rises in an hour, and how unsure that is (standard error). */
 export interface Slope {
   readonly perHour: number
   readonly error: number
 }
 
-/** Fits a line by least squares. `undefined` for fewer than three points. */
-export const slope = (points: ReadonlyArray<readonly [atMillis: number, value: number]>): Slope | undefined => {
-  if (points.length < 3) return undefined
-  const mean = (pick: 0 | 1): number => points.reduce((sum, point) => sum + point[pick], 0) / points.length
-  const [meanAt, meanValue] = [mean(0), mean(1)]
-  const spread = points.reduce((sum, [at]) => sum + (at - meanAt) ** 2, 0)
+/** A value at a moment; points of the same `level` are on the same line. */
+export interface Point {
+  readonly atMillis: number
+  readonly value: number
+  readonly level: number
+}
+
+const meanOf = (values: ReadonlyArray<number>): number => values.reduce((sum, value) => sum + value, 0) / values.length
+
+/** Fits parallel lines by least squares, one for each level. `undefined` for fewer than two points more than there are levels. */
+export const slope = (points: ReadonlyArray<Point>): Slope | undefined => {
+  const levels = Object.values(Object.groupBy(points, ({ level }) => level)).map((found) => found ?? [])
+  const free = points.length - levels.length - 1
+  if (free < 1) return undefined
+  const centred = levels.flatMap((found) => {
+    const at = meanOf(found.map(({ atMillis }) => atMillis))
+    const middle = meanOf(found.map(({ value }) => value))
+    return found.map(({ atMillis, value }) => ({ x: atMillis - at, y: value - middle }))
+  })
+  const spread = centred.reduce((sum, { x }) => sum + x ** 2, 0)
   if (spread === 0) return undefined
-  const perMilli = points.reduce((sum, [at, value]) => sum + (at - meanAt) * (value - meanValue), 0) / spread
-  const rest = points.reduce((sum, [at, value]) => sum + (value - meanValue - perMilli * (at - meanAt)) ** 2, 0)
-  const error = Math.sqrt(rest / (points.length - 2) / spread)
-  return { perHour: perMilli * 3_600_000, error: error * 3_600_000 }
+  const perMilli = centred.reduce((sum, { x, y }) => sum + x * y, 0) / spread
+  const rest = centred.reduce((sum, { x, y }) => sum + (y - perMilli * x) ** 2, 0)
+  return { perHour: perMilli * 3_600_000, error: Math.sqrt(rest / free / spread) * 3_600_000 }
 }
 
 /** What counts as flat, and as bounded. */
@@ -59,6 +77,8 @@ export const bounds = {
   /** Of its resident memory, which also has what the allocators keep. */
   residentMibPerHour: 8,
   handlesPerHour: 2,
+  /** Threads that a process starts after its warm-up: the one that copies the log, and one to spare. */
+  threadsStarted: 2,
   /** SQLite's log is copied at 4 MB; `journal_size_limit` is 64. */
   logBytes: 64 * 1_048_576,
   /** Of the database, for each encrypted message: its event as two processes see it, and its share of a key. */
@@ -93,6 +113,9 @@ export interface Figures {
       readonly lastMib: number
       readonly peakMib: number
       readonly lastHandles: number
+      readonly lastThreads: number
+      /** More than there were after the warm-up. */
+      readonly threadsStarted: number
     }
   }
   readonly databaseBytes: Slope | undefined
@@ -117,8 +140,16 @@ export const figures = (samples: ReadonlyArray<Sample>): Figures => {
   const warmUpMillis = warmUpOf(last.atMillis)
   const warm = samples.filter(({ atMillis }) => atMillis >= warmUpMillis)
   const first = warm[0] ?? last
-  const slopeOf = (value: (sample: Sample) => number | undefined): Slope | undefined =>
-    slope(warm.flatMap((sample) => (value(sample) === undefined ? [] : [[sample.atMillis, value(sample)!] as const])))
+  const slopeOf = (
+    pick: (sample: Sample) => number | undefined,
+    level: (sample: Sample) => number = () => 0
+  ): Slope | undefined =>
+    slope(
+      warm.flatMap((sample) => {
+        const value = pick(sample)
+        return value === undefined ? [] : [{ atMillis: sample.atMillis, value, level: level(sample) }]
+      })
+    )
   const messages = last.messages - first.messages
   const minutes = (last.atMillis - first.atMillis) / 60_000
   return {
@@ -127,18 +158,23 @@ export const figures = (samples: ReadonlyArray<Sample>): Figures => {
     warmUpMillis,
     isJudged: last.atMillis - warmUpMillis >= JUDGED_MILLIS,
     processes: Object.fromEntries(
-      Object.entries(last.processes).map(([name, sample]) => [
-        name,
-        {
-          liveMib: slopeOf(({ processes }) => processes[name]?.liveMib),
-          residentMib: slopeOf(({ processes }) => processes[name]?.residentMib),
-          handles: slopeOf(({ processes }) => processes[name]?.handles),
-          lastLiveMib: sample.liveMib,
-          lastMib: sample.residentMib,
-          peakMib: sample.peakMib,
-          lastHandles: sample.handles
-        }
-      ])
+      Object.entries(last.processes).map(([name, sample]) => {
+        const threads = ({ processes }: Sample): number => processes[name]?.threads ?? 0
+        return [
+          name,
+          {
+            liveMib: slopeOf(({ processes }) => processes[name]?.liveMib, threads),
+            residentMib: slopeOf(({ processes }) => processes[name]?.residentMib, threads),
+            handles: slopeOf(({ processes }) => processes[name]?.handles, threads),
+            lastLiveMib: sample.liveMib,
+            lastMib: sample.residentMib,
+            peakMib: sample.peakMib,
+            lastHandles: sample.handles,
+            lastThreads: sample.threads,
+            threadsStarted: mostOf(warm.map(threads)) - threads(first)
+          }
+        ]
+      })
     ),
     databaseBytes: slopeOf(({ databaseBytes }) => databaseBytes),
     logBytes: slopeOf(({ logBytes }) => logBytes),
@@ -157,11 +193,12 @@ export const failures = (found: Figures, judged: ReadonlyArray<string>): Readonl
   const over = (what: string, is: number, bound: number): ReadonlyArray<string> =>
     is <= bound ? [] : [`${what}: ${is.toFixed(1)}, more than its bound of ${bound}`]
   const slopes = judged.flatMap((name) => {
-    const { handles, liveMib, residentMib } = found.processes[name] ?? {}
+    const { handles, liveMib, residentMib, threadsStarted = 0 } = found.processes[name] ?? {}
     return [
       ...over(`live heap of ${name} in MiB an hour`, liveMib?.perHour ?? 0, bounds.liveMibPerHour),
       ...over(`memory of ${name} in MiB an hour`, residentMib?.perHour ?? 0, bounds.residentMibPerHour),
-      ...over(`open handles of ${name} an hour`, handles?.perHour ?? 0, bounds.handlesPerHour)
+      ...over(`open handles of ${name} an hour`, handles?.perHour ?? 0, bounds.handlesPerHour),
+      ...over(`threads that ${name} started after its warm-up`, threadsStarted, bounds.threadsStarted)
     ]
   })
   return [
@@ -182,7 +219,7 @@ const per = (found: Slope | undefined, unit: string): string =>
 export const table = (found: Figures): ReadonlyArray<string> => {
   const processes = Object.entries(found.processes).map(([name, one]): readonly [string, string] => [
     name,
-    `${one.lastLiveMib === undefined ? "" : `live heap ${one.lastLiveMib.toFixed(1)} MiB, ${per(one.liveMib, "MiB")}; `}${one.lastMib.toFixed(0)} MiB (peak ${one.peakMib.toFixed(0)}), ${per(one.residentMib, "MiB")}; ${one.lastHandles} handles, ${per(one.handles, "")}`
+    `${one.lastLiveMib === undefined ? "" : `live heap ${one.lastLiveMib.toFixed(1)} MiB, ${per(one.liveMib, "MiB")}; `}${one.lastMib.toFixed(0)} MiB (peak ${one.peakMib.toFixed(0)}), ${per(one.residentMib, "MiB")}; ${one.lastHandles} handles, ${per(one.handles, "")}; ${one.lastThreads} threads, ${one.threadsStarted} of them late`
   ])
   const rows: ReadonlyArray<readonly [string, string]> = [
     [

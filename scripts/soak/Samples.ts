@@ -12,12 +12,13 @@ import type { ProcessSample, Sample, Table } from "./Figures.ts"
 export const ofProcess = (pid: number): ProcessSample | undefined => {
   try {
     const status = readFileSync(`/proc/${pid}/status`, "utf8")
-    const mib = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)![1]) / 1_024
+    const number = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)![1])
     return {
       pid,
-      residentMib: mib("VmRSS"),
-      peakMib: mib("VmHWM"),
-      handles: readdirSync(`/proc/${pid}/fd`).length
+      residentMib: number("VmRSS") / 1_024,
+      peakMib: number("VmHWM") / 1_024,
+      handles: readdirSync(`/proc/${pid}/fd`).length,
+      threads: number("Threads")
     }
   } catch {
     return undefined
