@@ -92,7 +92,7 @@ const soak = Effect.gen(function* () {
   const crew = yield* Crew.make(stage, () => false)
   yield* stage.bob.untilReachable(stage.alice)
   yield* stage.sender.write
-  yield* PushProcess.enable(stage.database, `http://127.0.0.1:${stage.pushPort}/_matrix/push/v1/notify`)
+  yield* PushProcess.enable(stage.database, `${stage.pushGate.baseUrl}/_matrix/push/v1/notify`)
   const pushing = yield* Effect.forkScoped(stage.pushing)
   const fromMillis = yield* MonotonicClock.nowMillis
   const samples: Array<Figures.Sample> = []

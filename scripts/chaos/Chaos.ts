@@ -130,7 +130,7 @@ const begin = Effect.fnUntraced(function* (stage: Stage.Stage, state: Faults.Dis
   const crew = yield* Crew.make(stage, (withinMillis) => Faults.isToBlame(state, withinMillis))
   yield* stage.bob.untilReachable(stage.alice)
   yield* stage.sender.write
-  yield* PushProcess.enable(stage.database, `http://127.0.0.1:${stage.pushPort}/_matrix/push/v1/notify`)
+  yield* PushProcess.enable(stage.database, `${stage.pushGate.baseUrl}/_matrix/push/v1/notify`)
   const pushing = yield* Effect.forkScoped(stage.pushing)
   return { crew, sent: Effect.andThen(Fiber.join(sending), Fiber.join(pushing)) }
 })

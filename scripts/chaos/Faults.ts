@@ -10,6 +10,7 @@ import { basename, dirname } from "node:path"
 import * as Clock from "../../packages/platform/src/cli/MonotonicClock.ts"
 import * as ControlClient from "../../packages/platform/src/control/ControlClient.ts"
 import * as Connections from "../../packages/platform/src/story/Connections.ts"
+import type * as Gate from "../../packages/platform/src/story/Gate.ts"
 import { StoryError } from "../../packages/platform/src/story/StoryError.ts"
 import * as Crew from "./Crew.ts"
 import type { Step } from "./Schedule.ts"
@@ -106,7 +107,18 @@ const pidOf = Effect.fnUntraced(function* ({ crew }: Scene, lane: Step["lane"]) 
   return daemon === undefined ? undefined : Crew.childrenOf(daemon.pid)[0]
 })
 
-const stopFor = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Step) {
+/** How long to wait for the moment of a stop or a kill. */
+const PIECE_LIMIT = "1 second"
+const SHOW_LIMIT = "2 seconds"
+const COMMIT_LIMIT = "300 millis"
+
+/** Waits for what a process gets next, and then for as long as it may take to work on it. */
+const untilAtWork = (gate: Gate.Gate, side: Gate.Side, { amount }: Step) =>
+  Effect.andThen(Effect.timeoutOption(gate.next(side), PIECE_LIMIT), Effect.sleep(amount))
+
+const stopFor = Effect.fnUntraced(function* (scene: Scene, step: Step) {
+  const { lane, millis } = step
+  yield* untilAtWork(scene.stage.gate, "inner", step)
   const pid = yield* pidOf(scene, lane)
   if (pid === undefined || !Crew.signal(pid, "SIGSTOP")) return false
   yield* Effect.ensuring(
@@ -115,10 +127,6 @@ const stopFor = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Ste
   )
   return true
 })
-
-/** How long to wait for the moment of a kill. */
-const SHOW_LIMIT = "2 seconds"
-const COMMIT_LIMIT = "300 millis"
 
 /**
  * Does something at the moment at which a file changes, in the very turn in which the system tells: what a process does next it
@@ -138,11 +146,23 @@ const atChange = <A>(file: string, limit: Duration.Input, act: () => A): Effect.
   return Effect.map(Effect.timeoutOption(changed, limit), Option.getOrElse(act))
 }
 
-/** A process is killed as something is written to the log of the database, by it or by another; a worker as it shows something. */
-const kill = Effect.fnUntraced(function* ({ crew, stage }: Scene, { lane, millis }: Step) {
-  const log = `${stage.database}-wal`
-  if (lane === "main" || lane === "standby" || lane === "push")
-    return yield* crew[lane].killFor(millis, (pid) => atChange(log, COMMIT_LIMIT, () => Crew.signal(pid, "SIGKILL")))
+/**
+ * A process is killed as something is written to the log of the database, by it or by another; the push daemon as something is pushed
+ * to it; a worker as it shows something.
+ */
+const kill = Effect.fnUntraced(function* ({ crew, stage }: Scene, step: Step) {
+  const { lane, millis } = step
+  if (lane === "push")
+    return yield* crew.push.killFor(millis, (pid) =>
+      Effect.andThen(
+        untilAtWork(stage.pushGate, "outer", step),
+        Effect.sync(() => Crew.signal(pid, "SIGKILL"))
+      )
+    )
+  if (lane === "main" || lane === "standby")
+    return yield* crew[lane].killFor(millis, (pid) =>
+      atChange(`${stage.database}-wal`, COMMIT_LIMIT, () => Crew.signal(pid, "SIGKILL"))
+    )
   const daemon = yield* crew.push.current
   if (daemon === undefined) return false
   return yield* atChange(stage.notifications, SHOW_LIMIT, () => {

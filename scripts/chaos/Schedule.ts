@@ -13,8 +13,10 @@ import { Effect, Random } from "effect"
 export type Lane = "main" | "standby" | "push" | "worker" | "network" | "disk"
 
 /**
- * - `Kill`: SIGKILL; a new process comes after the time. It is killed as the database is written, a worker as it shows something.
- * - `Stop`: SIGSTOP; SIGCONT after the time.
+ * - `Kill`: SIGKILL; a new process comes after the time. It is killed as the database is written, a worker as it shows something,
+ *   and the push daemon `amount` milliseconds after the homeserver began to push to it.
+ * - `Stop`: SIGSTOP; SIGCONT after the time. It is stopped `amount` milliseconds after an answer of the homeserver, while it is at
+ *   work on that.
  * - `Suspend`: over the control socket; resumed after the time.
  * - `Cut`: the homeserver refuses connections, and ends those that there are.
  * - `Slow`: each piece between the homeserver and the processes waits `amount` milliseconds.
@@ -29,7 +31,7 @@ export interface Step {
   readonly fault: Fault
   /** How long it lasts. */
   readonly millis: number
-  /** Milliseconds of `Slow`, bytes of `Full`; 0 for the others. */
+  /** Milliseconds of `Kill`, `Stop` and `Slow`, bytes of `Full`; 0 for the others. */
   readonly amount: number
 }
 
@@ -43,15 +45,15 @@ type Range = readonly [least: number, most: number]
 
 interface Measure {
   readonly millis: Range
-  /** One in four is as long as that. */
+  /** One in three is as long as that. */
   readonly long?: Range
   readonly amount?: Range
 }
 
 /** A long stop is longer than a lease: another process takes over, and the one before goes on where it was. */
 const faults: { readonly [fault in Fault]: Measure } = {
-  Kill: { millis: [1, 4_000] },
-  Stop: { millis: [50, 4_000], long: [10_200, 14_000] },
+  Kill: { millis: [1, 4_000], amount: [1, 30] },
+  Stop: { millis: [50, 4_000], long: [10_200, 14_000], amount: [1, 15] },
   Suspend: { millis: [100, 5_000] },
   Cut: { millis: [200, 6_000] },
   Slow: { millis: [500, 6_000], amount: [10, 700] },
@@ -74,7 +76,7 @@ const between = ([least, most]: Range): Effect.Effect<number> =>
   Effect.map(Random.next, (random) => Math.round(least * (most / least) ** random))
 
 const lengthOf = ({ long, millis }: Measure): Effect.Effect<number> =>
-  Effect.flatMap(Random.next, (random) => between(random < 0.25 ? (long ?? millis) : millis))
+  Effect.flatMap(Random.next, (random) => between(random < 1 / 3 ? (long ?? millis) : millis))
 
 const stepsOf = Effect.fnUntraced(function* (lane: Lane, endMillis: number) {
   const steps: Array<Step> = []

@@ -48,6 +48,8 @@ export interface Stage {
   /** Where notifications are shown. */
   readonly notifications: string
   readonly pushPort: number
+  /** In front of the push daemon: its pusher leads here. */
+  readonly pushGate: Gate.Gate
   readonly baseUrl: string
   readonly gate: Gate.Gate
   readonly alice: AccountSession
@@ -142,11 +144,13 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       counted.reduce((sum, ofDevice) => sum + ofDevice, 0)
     )
   })
+  const pushPort = yield* freePort
   const stage: Stage = {
     directory,
     database,
     notifications: join(disk, "notifications.jsonl"),
-    pushPort: yield* freePort,
+    pushPort,
+    pushGate: yield* Gate.make(pushPort),
     baseUrl,
     gate,
     alice,

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import * as net from "node:net"
 import * as Gate from "../src/story/Gate.ts"
 
@@ -64,6 +64,29 @@ describe("Gate", () => {
       })
       const [text] = yield* Effect.all([ended, Effect.delay(gate.shut, 20)], { concurrency: "unbounded" })
       assert.strictEqual(text, "")
+    })
+  )
+
+  it.live("tells of the next piece of a side, and of no other", () =>
+    Effect.gen(function* () {
+      const gate = yield* Gate.make(yield* echo)
+      const socket = yield* connect(gate)
+      const order: Array<string> = []
+      const wait = (side: Gate.Side) =>
+        Effect.forkChild(
+          Effect.andThen(
+            gate.next(side),
+            Effect.sync(() => order.push(side))
+          ),
+          { startImmediately: true }
+        )
+      const told = [yield* wait("inner"), yield* wait("outer")]
+      assert.deepStrictEqual(order, [])
+      socket.write("one")
+      yield* heard(socket, 3)
+      yield* Effect.forEach(told, Fiber.join)
+      assert.deepStrictEqual(order, ["outer", "inner"])
+      socket.destroy()
     })
   )
 })

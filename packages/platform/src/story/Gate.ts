@@ -11,6 +11,9 @@ import type { Scope } from "effect"
 import * as net from "node:net"
 import { Transform } from "node:stream"
 
+/** Who said something: who connects to the gate, or who it leads to. */
+export type Side = "outer" | "inner"
+
 export interface Gate {
   /** `http://127.0.0.1:<port>` */
   readonly baseUrl: string
@@ -21,6 +24,8 @@ export interface Gate {
   slow(millis: number): Effect.Effect<void>
   /** Every range of a list that was asked for through the gate so far, as it was spelled: `[7,26]`. */
   readonly ranges: Effect.Effect<ReadonlySet<string>>
+  /** Waits for the next piece that comes from that side; what waits goes on in the turn in which the piece does. */
+  next(side: Side): Effect.Effect<void>
   /** How many uploads of one-time keys were refused through the gate so far, because there are others under their ids. */
   readonly conflicts: Effect.Effect<number>
 }
@@ -82,6 +87,12 @@ export const make = Effect.fn("Gate.make")(function* (
 ): Effect.fn.Return<Gate, never, Scope.Scope> {
   const sockets = new Set<net.Socket>()
   const ranges = new Set<string>()
+  const waiting = { outer: new Set<() => void>(), inner: new Set<() => void>() }
+  const tellOf = (side: Side) => () => {
+    const told = [...waiting[side]]
+    waiting[side].clear()
+    for (const tell of told) tell()
+  }
   let conflicts = 0
   let delayMillis = 0
   const server = net.createServer((outer) => {
@@ -97,6 +108,8 @@ export const make = Effect.fn("Gate.make")(function* (
     const conflictsIn = counter(conflictWords)
     inner.on("data", (chunk: Buffer) => (conflicts += conflictsIn(chunk)))
     join(inner, outer, () => delayMillis)
+    inner.on("data", tellOf("inner"))
+    outer.on("data", tellOf("outer"))
   })
   const shut = Effect.sync(() => {
     server.close()
@@ -108,6 +121,12 @@ export const make = Effect.fn("Gate.make")(function* (
     shut,
     open: Effect.asVoid(listen(server, port)),
     slow: (millis) => Effect.sync(() => void (delayMillis = millis)),
+    next: (side) =>
+      Effect.callback((resume) => {
+        const tell = () => resume(Effect.void)
+        waiting[side].add(tell)
+        return Effect.sync(() => waiting[side].delete(tell))
+      }),
     ranges: Effect.sync(() => new Set(ranges)),
     conflicts: Effect.sync(() => conflicts)
   }
