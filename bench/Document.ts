@@ -3,6 +3,7 @@
  *
  * Pure: a report and notes in, the page out. Not here: reading and writing files (`scripts/performance.ts`).
  */
+import { table } from "../scripts/Markdown.ts"
 import type { Report } from "./Benchmark.ts"
 import * as Text from "./Text.ts"
 
@@ -11,16 +12,6 @@ type Entry = Measured["entries"][number]
 
 /** What is said below a benchmark, by its name: where the time goes, above all where an aim isn't reached. */
 export type Notes = { readonly [benchmark: string]: string }
-
-const cell = (text: string): string => text.replaceAll("|", "\\|").replaceAll("\n", " ")
-
-const row = (cells: ReadonlyArray<string>): string => `| ${cells.map(cell).join(" | ")} |`
-
-const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => [
-  row(head),
-  `|${head.map(() => "---|").join("")}`,
-  ...rows.map(row)
-]
 
 const valueOf = (aim: Measured["aims"][number]): string => `${Text.number(aim.value)} ${aim.unit}`.trim()
 

@@ -1,6 +1,6 @@
 // Reads the report of one suite and prints "<passed> <failed>" for `.ci/run`. Plain JavaScript: it may run on Node 20.
 //
-//   node scripts/count.js vitest|check|mutants|bench|main <report> <exit code>
+//   node scripts/count.js vitest|check|tally|bench|main <report> <exit code>
 //
 // A report that is missing or can't be read, and an exit code that is not 0 without a counted failure, count as one failure.
 import { readFileSync } from "node:fs"
@@ -16,7 +16,7 @@ const readers = {
     const [, passed, failed] = /^check: (\d+) passed, (\d+) failed$/m.exec(text)
     return [Number(passed), Number(failed)]
   },
-  mutants: (text) => {
+  tally: (text) => {
     const { failed, passed } = JSON.parse(text.trimEnd().split("\n").at(-1))
     return [passed, failed]
   },

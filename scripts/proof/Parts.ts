@@ -1,0 +1,301 @@
+/**
+ * The parts of the proof, in the order of the page.
+ *
+ * Not here: what bugs each found (`Notes.ts`).
+ */
+import { Schema } from "effect"
+import * as Part from "./Part.ts"
+
+const { duration, number } = Part
+
+const counts = Schema.Record(Schema.String, Schema.Finite)
+
+const simulation = Part.make({
+  name: "simulation",
+  title: "Simulation of whole processes",
+  how: [
+    "`SyncSim` plays an application, a process that stands by, and short-lived ones that pushes start, over one homeserver, one database and one",
+    "virtual clock, as a seed says. After every step the checkers of I1 to I10 look; in the end the faults stop, and everything must be back in",
+    "sync. Simulated are the cipher, the database and the network; everything that decides is the product."
+  ].join("\n"),
+  runs: {
+    short: [{ name: "whole", script: "sim", args: ["--seeds", "150", "--minutes", "1", "--json"], limitMinutes: 4 }],
+    long: [{ name: "whole", script: "sim", args: ["--seeds", "10000", "--minutes", "60", "--json"], limitMinutes: 70 }]
+  },
+  report: Schema.Struct({
+    seeds: Schema.Finite,
+    steps: Schema.Finite,
+    faults: Schema.Finite,
+    hits: counts,
+    virtualHours: Schema.Finite,
+    wallSeconds: Schema.Finite,
+    failed: Schema.Array(Schema.Finite)
+  }),
+  judge: ({ failed, faults, hits, seeds, steps, virtualHours, wallSeconds }) => ({
+    ok: failed.length === 0 && seeds > 0,
+    headline: `${number(seeds)} seeds, ${number(virtualHours / 24)} days of virtual time, ${number(faults)} faults met: ${failed.length} failed`,
+    figures: [
+      ["seeds", number(seeds)],
+      ["failed", failed.length === 0 ? "0" : failed.join(", ")],
+      ["virtual time", `${number(virtualHours / 24)} days`],
+      ["steps of the schedules", number(steps)],
+      ["faults that met somebody", number(faults)],
+      ["it took", duration(wallSeconds)]
+    ],
+    table: {
+      head: ["fault", "met"],
+      rows: Object.entries(hits)
+        .toSorted(([, one], [, other]) => other - one)
+        .map(([fault, times]) => [fault, number(times)])
+    }
+  })
+})
+
+const mutation = Part.make({
+  name: "mutants",
+  title: "Deliberate faults in our own code",
+  how: "One fault at a time is made in a copy of the tree; a test must notice it. The short form tries another handful for each commit.",
+  runs: {
+    short: [{ name: "whole", script: "mutants", args: ["--sample", "5", "--json"], limitMinutes: 10 }],
+    long: [{ name: "whole", script: "mutants", args: ["--json"], limitMinutes: 30 }]
+  },
+  report: Schema.Struct({
+    passed: Schema.Finite,
+    failed: Schema.Finite,
+    mutants: Schema.Array(
+      Schema.Struct({
+        id: Schema.String,
+        breaks: Schema.String,
+        verdict: Schema.String,
+        by: Schema.String,
+        seconds: Schema.Finite
+      })
+    )
+  }),
+  judge: ({ failed, mutants, passed }) => ({
+    ok: failed === 0 && passed > 0,
+    headline: `${passed} of ${passed + failed} deliberate faults noticed`,
+    figures: [
+      ["faults tried", number(passed + failed)],
+      ["noticed", number(passed)]
+    ],
+    table: {
+      head: ["fault", "breaks", "noticed by", "within"],
+      rows: mutants.map(({ breaks, by, id, seconds, verdict }) => [
+        id,
+        breaks,
+        verdict === "caught" ? by : `${verdict}: ${by}`,
+        `${number(seconds)} s`
+      ])
+    }
+  })
+})
+
+const chaosArgs = (homeserver: string, minutes: string): ReadonlyArray<string> => [
+  "--minutes",
+  minutes,
+  "--homeserver",
+  homeserver,
+  "--seed",
+  "1",
+  "--json"
+]
+
+const chaosRuns = (minutes: string, limitMinutes: number): ReadonlyArray<Part.Run> =>
+  ["dev", "synapse"].map((homeserver) => ({
+    name: homeserver === "dev" ? "dev homeserver" : "Synapse",
+    script: "chaos",
+    args: chaosArgs(homeserver, minutes),
+    limitMinutes
+  }))
+
+const timesOf = (done: { readonly [what: string]: number }, fault: string): number =>
+  Object.entries(done).reduce((sum, [what, times]) => (what.startsWith(`${fault} `) ? sum + times : sum), 0)
+
+const chaos = Part.make({
+  name: "chaos",
+  title: "Chaos of real processes",
+  how: [
+    "Two `twinloop run` and a push daemon with its workers follow an account, over one SQLite file, HTTP and the real encryption, while another user",
+    "writes. They are killed (SIGKILL), stopped (SIGSTOP), suspended, cut off, and their disk is full; then what was sent is compared with what is",
+    "there. The network is cut at a TCP gate on the same host, and no power is lost."
+  ].join("\n"),
+  runs: { short: chaosRuns("0.4", 5), long: chaosRuns("10", 20) },
+  report: Schema.Struct({
+    ok: Schema.Boolean,
+    seed: Schema.Finite,
+    minutes: Schema.Finite,
+    canFill: Schema.Boolean,
+    done: counts,
+    restarts: Schema.Finite,
+    toDevice: Schema.Struct({
+      sent: Schema.Finite,
+      applied: Schema.Finite,
+      lost: Schema.Finite,
+      duplicated: Schema.Finite,
+      outOfOrder: Schema.Finite
+    }),
+    encryption: Schema.Struct({
+      sent: Schema.Finite,
+      undecrypted: Schema.Finite,
+      roomKeys: Schema.Finite,
+      oneTimeKeyConflicts: Schema.Finite
+    }),
+    pushes: Schema.Struct({
+      pushed: Schema.Finite,
+      shown: Schema.Finite,
+      missing: Schema.Finite,
+      duplicated: Schema.Finite
+    }),
+    connectionsWhileSuspended: Schema.Finite,
+    recoveryMillis: Schema.Finite,
+    failures: Schema.Array(Schema.String)
+  }),
+  judge: (report) => {
+    const { done, encryption, pushes, toDevice } = report
+    const [kills, stops, suspends] = ["Kill", "Stop", "Suspend"].map((fault) => timesOf(done, fault))
+    return {
+      ok: report.ok,
+      headline: `${number(report.minutes)} minutes, ${kills} kills, ${stops} stops, ${suspends} suspends: ${toDevice.lost} lost, ${toDevice.duplicated} duplicated of ${number(toDevice.sent)}`,
+      figures: [
+        ["minutes of trouble, seed", `${number(report.minutes)}, ${report.seed}`],
+        ["kills", String(kills)],
+        ["stops", String(stops)],
+        ["suspends", String(suspends)],
+        ["cut off, slow", `${timesOf(done, "Cut")}, ${timesOf(done, "Slow")}`],
+        ["disk full", report.canFill ? String(timesOf(done, "Full")) : "can't be filled here"],
+        ["to-device events sent", number(toDevice.sent)],
+        ["lost", String(toDevice.lost)],
+        ["duplicated", String(toDevice.duplicated)],
+        ["out of order", String(toDevice.outOfOrder)],
+        ["encrypted messages, unreadable", `${number(encryption.sent)}, ${encryption.undecrypted}`],
+        ["room keys", number(encryption.roomKeys)],
+        ["one-time keys made twice", String(encryption.oneTimeKeyConflicts)],
+        ["pushes, shown once", `${number(pushes.pushed)}, ${number(pushes.shown)}`],
+        ["never shown, shown twice", `${pushes.missing}, ${pushes.duplicated}`],
+        ["most connections while suspended", String(report.connectionsWhileSuspended)],
+        ["all there after the last trouble", duration(report.recoveryMillis / 1_000)],
+        ["what was not kept", report.failures.join("; ") || "nothing"]
+      ]
+    }
+  }
+})
+
+const fuzz = Part.make({
+  name: "fuzz",
+  title: "Every decoder, with what nobody sends in good faith",
+  how: "Good texts, recorded from homeservers or written as we write them, changed by chance. Each must be taken or refused by a typed error, within five seconds.",
+  runs: {
+    short: [{ name: "whole", script: "fuzz", args: ["--inputs", "5000", "--seed", "1", "--json"], limitMinutes: 4 }],
+    long: ["1", "2"].map((seed) => ({
+      name: `seed ${seed}`,
+      script: "fuzz",
+      args: ["--inputs", "100000", "--seed", seed, "--json"],
+      limitMinutes: 40
+    }))
+  },
+  report: Schema.Struct({
+    seed: Schema.Finite,
+    inputs: Schema.Finite,
+    failures: Schema.Array(Schema.Unknown),
+    targets: Schema.Record(Schema.String, Schema.Struct({ inputs: Schema.Finite, taken: Schema.Finite })),
+    slow: Schema.Finite,
+    slowest: Schema.Struct({ target: Schema.String, millis: Schema.Finite }),
+    seconds: Schema.Finite
+  }),
+  judge: ({ failures, inputs, seconds, seed, slow, slowest, targets }) => ({
+    ok: failures.length === 0 && inputs > 0,
+    headline: `${number(inputs)} inputs to ${Object.keys(targets).length} decoders: ${failures.length} failed`,
+    figures: [
+      ["seed", String(seed)],
+      ["inputs", number(inputs)],
+      ["decoders", String(Object.keys(targets).length)],
+      ["failed", String(failures.length)],
+      ["taken", number(Object.values(targets).reduce((sum, { taken }) => sum + taken, 0))],
+      ["slowest", `${number(slowest.millis)} ms (${slowest.target})`],
+      ["slower than 50 ms", number(slow)],
+      ["it took", duration(seconds)]
+    ]
+  })
+})
+
+const Slope = Schema.Struct({ perHour: Schema.Finite, error: Schema.Finite })
+
+const risesBy = (slope: typeof Slope.Type | undefined, unit: string): string =>
+  slope === undefined ? "too short to say" : `${number(slope.perHour)} ± ${number(slope.error)}${unit} an hour`
+
+const soak = Part.make({
+  name: "soak",
+  title: "An hour without faults",
+  how: [
+    "The same processes under a steady load. Slopes are fitted after the warm-up; each must be below its bound in `scripts/soak/Figures.ts`. Live heap",
+    "is what is left after a collection of garbage. A short run is too short for slopes."
+  ].join("\n"),
+  runs: {
+    short: [{ name: "whole", script: "soak", args: ["--minutes", "1", "--json"], limitMinutes: 5 }],
+    long: [{ name: "whole", script: "soak", args: ["--minutes", "60", "--json"], limitMinutes: 75 }]
+  },
+  report: Schema.Struct({
+    ok: Schema.Boolean,
+    minutes: Schema.Finite,
+    isJudged: Schema.Boolean,
+    processes: Schema.Record(
+      Schema.String,
+      Schema.Struct({
+        liveMib: Schema.optionalKey(Slope),
+        residentMib: Schema.optionalKey(Slope),
+        handles: Schema.optionalKey(Slope),
+        lastMib: Schema.Finite,
+        peakMib: Schema.Finite,
+        lastHandles: Schema.Finite,
+        threadsStarted: Schema.Finite
+      })
+    ),
+    lastDatabaseBytes: Schema.Finite,
+    mostLogBytes: Schema.Finite,
+    bytesPerMessage: Schema.Finite,
+    leaseWritesPerMinute: Schema.Finite,
+    mostRows: counts,
+    bounds: counts,
+    toDevice: Schema.Struct({ sent: Schema.Finite, lost: Schema.Finite, duplicated: Schema.Finite }),
+    failures: Schema.Array(Schema.String)
+  }),
+  judge: (report) => {
+    const { bounds, mostRows, processes, toDevice } = report
+    const rises = Object.entries(processes).map(([name, { liveMib }]) => `${name} ${risesBy(liveMib, " MiB")}`)
+    return {
+      ok: report.ok,
+      headline: report.isJudged
+        ? `${number(report.minutes)} minutes; live heap: ${rises.slice(0, 3).join(", ")}`
+        : `${number(report.minutes)} minutes, too short for slopes: everything within its bounds`,
+      figures: [
+        ["minutes", number(report.minutes)],
+        ...Object.entries(processes).flatMap(([name, one]): ReadonlyArray<readonly [string, string]> => [
+          ...(one.liveMib === undefined ? [] : [[`${name}: live heap`, risesBy(one.liveMib, " MiB")] as const]),
+          [
+            `${name}: resident memory`,
+            `${number(one.lastMib)} MiB (peak ${number(one.peakMib)}), ${risesBy(one.residentMib, " MiB")}`
+          ],
+          [
+            `${name}: handles`,
+            `${one.lastHandles}, ${risesBy(one.handles, "")}; ${one.threadsStarted} threads started late`
+          ]
+        ]),
+        [
+          "database",
+          `${number(report.lastDatabaseBytes / 1e6)} MB, ${number(report.bytesPerMessage)} bytes a message (at most ${number(bounds["bytesPerMessage"] ?? 0)})`
+        ],
+        ["log", `at most ${number(report.mostLogBytes / 1e6)} MB`],
+        ...Object.entries(mostRows).map(
+          ([table, rows]) =>
+            [`rows of \`${table}\``, `at most ${number(rows)} of ${number(bounds[table] ?? 0)}`] as const
+        ),
+        ["writes of leases", `${number(report.leaseWritesPerMinute)} a minute`],
+        ["to-device events", `${number(toDevice.sent)} sent, ${toDevice.lost} lost, ${toDevice.duplicated} twice`],
+        ["what grew", report.failures.join("; ") || "nothing"]
+      ]
+    }
+  }
+})
+
+export const all: ReadonlyArray<Part.Part> = [simulation, mutation, chaos, fuzz, soak]
