@@ -24,6 +24,7 @@ import * as PushProcess from "../packages/platform/src/story/PushProcess.ts"
 import * as Report from "../packages/platform/src/story/Report.ts"
 import * as Sender from "../packages/platform/src/story/Sender.ts"
 import * as Crew from "./chaos/Crew.ts"
+import * as Processes from "./chaos/Processes.ts"
 import * as Stage from "./chaos/Stage.ts"
 import * as Figures from "./soak/Figures.ts"
 import * as Heap from "./soak/Heap.ts"
@@ -106,7 +107,7 @@ const soak = Effect.gen(function* () {
       Effect.map(member.current, (running) => [member.name, running?.pid] as const)
     )
     const ours = known.map(([, pid]) => pid)
-    const others = Crew.childrenOf(process.pid).filter((pid) => !ours.includes(pid))
+    const others = Processes.childrenOf(process.pid).filter((pid) => !ours.includes(pid))
     return [...known, ["homeserver", others[0]] as const]
   })
 

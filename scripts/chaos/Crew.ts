@@ -9,7 +9,6 @@
 import { Deferred, Effect, Latch, Ref, Schedule } from "effect"
 import type { Scope } from "effect"
 import type { ChildProcessSpawner } from "effect/process"
-import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { RunEvent } from "../../packages/platform/src/cli/RunEvent.ts"
 import * as AppProcess from "../../packages/platform/src/story/AppProcess.ts"
@@ -54,25 +53,6 @@ const AFTERMATH_MILLIS = 15_000
 const RESTART_PAUSE = "300 millis"
 /** How long anything may take that a process is to say once nothing is in its way: a backoff has 30 s. */
 export const SAY_LIMIT_MILLIS = 60_000
-
-/** Sends a signal; false when there is no such process any more. */
-export const signal = (pid: number, name: NodeJS.Signals): boolean => {
-  try {
-    return process.kill(pid, name)
-  } catch {
-    return false
-  }
-}
-
-/** The processes that a process has started. */
-export const childrenOf = (pid: number): ReadonlyArray<number> => {
-  try {
-    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim()
-    return text === "" ? [] : text.split(" ").map(Number)
-  } catch {
-    return []
-  }
-}
 
 type State = Extract<RunEvent, { readonly event: "state" }>
 

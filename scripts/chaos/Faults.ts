@@ -4,15 +4,16 @@
  * Not here: what is done, and when (`Schedule.ts`).
  */
 import { Effect, Option, Ref, Schedule } from "effect"
-import type { Duration, Path } from "effect"
-import { watch } from "node:fs"
-import { basename, dirname } from "node:path"
+import type { Path } from "effect"
+import { Worker } from "node:worker_threads"
 import * as Clock from "../../packages/platform/src/cli/MonotonicClock.ts"
 import * as ControlClient from "../../packages/platform/src/control/ControlClient.ts"
 import * as Connections from "../../packages/platform/src/story/Connections.ts"
 import type * as Gate from "../../packages/platform/src/story/Gate.ts"
 import { StoryError } from "../../packages/platform/src/story/StoryError.ts"
-import * as Crew from "./Crew.ts"
+import type * as Crew from "./Crew.ts"
+import type * as KillThread from "./KillThread.ts"
+import * as Processes from "./Processes.ts"
 import type { Step } from "./Schedule.ts"
 import * as SmallDisk from "./SmallDisk.ts"
 import type { Stage } from "./Stage.ts"
@@ -104,13 +105,13 @@ const suspend = Effect.fnUntraced(function* (scene: Scene, member: Crew.Member, 
 const pidOf = Effect.fnUntraced(function* ({ crew }: Scene, lane: Step["lane"]) {
   if (lane === "main" || lane === "standby" || lane === "push") return (yield* crew[lane].current)?.pid
   const daemon = yield* crew.push.current
-  return daemon === undefined ? undefined : Crew.childrenOf(daemon.pid)[0]
+  return daemon === undefined ? undefined : Processes.childrenOf(daemon.pid)[0]
 })
 
 /** How long to wait for the moment of a stop or a kill. */
 const PIECE_LIMIT = "1 second"
-const SHOW_LIMIT = "2 seconds"
-const COMMIT_LIMIT = "300 millis"
+const SHOW_LIMIT_MILLIS = 2_000
+const COMMIT_LIMIT_MILLIS = 300
 
 /** Waits for what a process gets next, and then for as long as it may take to work on it. */
 const untilAtWork = (gate: Gate.Gate, side: Gate.Side, { amount }: Step) =>
@@ -120,31 +121,22 @@ const stopFor = Effect.fnUntraced(function* (scene: Scene, step: Step) {
   const { lane, millis } = step
   yield* untilAtWork(scene.stage.gate, "inner", step)
   const pid = yield* pidOf(scene, lane)
-  if (pid === undefined || !Crew.signal(pid, "SIGSTOP")) return false
+  if (pid === undefined || !Processes.signal(pid, "SIGSTOP")) return false
   yield* Effect.ensuring(
     Effect.sleep(millis),
-    Effect.sync(() => Crew.signal(pid, "SIGCONT"))
+    Effect.sync(() => Processes.signal(pid, "SIGCONT"))
   )
   return true
 })
 
-/**
- * Does something at the moment at which a file changes, in the very turn in which the system tells: what a process does next it
- * does within a millisecond. If the file doesn't change in time, then.
- */
-const atChange = <A>(file: string, limit: Duration.Input, act: () => A): Effect.Effect<A> => {
-  const changed = Effect.callback<A>((resume) => {
-    const watcher = watch(dirname(file), (_, name) => {
-      if (name !== basename(file)) return
-      watcher.close()
-      resume(Effect.succeed(act()))
-    })
-    // One that can't watch any more says nothing: the time is over, then.
-    watcher.on("error", () => {})
-    return Effect.sync(() => watcher.close())
+/** Kills at the moment at which a file changes, or else at the limit; gives whether there was somebody. */
+const killAtChange = (order: KillThread.Order): Effect.Effect<boolean> =>
+  Effect.callback((resume) => {
+    const thread = new Worker(new URL("KillThread.ts", import.meta.url), { workerData: order })
+    thread.once("message", (isKilled: boolean) => resume(Effect.succeed(isKilled)))
+    thread.once("error", (error) => resume(Effect.die(error)))
+    return Effect.promise(() => thread.terminate())
   })
-  return Effect.map(Effect.timeoutOption(changed, limit), Option.getOrElse(act))
-}
 
 /**
  * A process is killed as something is written to the log of the database, by it or by another; the push daemon as something is pushed
@@ -156,18 +148,19 @@ const kill = Effect.fnUntraced(function* ({ crew, stage }: Scene, step: Step) {
     return yield* crew.push.killFor(millis, (pid) =>
       Effect.andThen(
         untilAtWork(stage.pushGate, "outer", step),
-        Effect.sync(() => Crew.signal(pid, "SIGKILL"))
+        Effect.sync(() => Processes.signal(pid, "SIGKILL"))
       )
     )
   if (lane === "main" || lane === "standby")
     return yield* crew[lane].killFor(millis, (pid) =>
-      atChange(`${stage.database}-wal`, COMMIT_LIMIT, () => Crew.signal(pid, "SIGKILL"))
+      killAtChange({ file: `${stage.database}-wal`, target: { pid }, limitMillis: COMMIT_LIMIT_MILLIS })
     )
   const daemon = yield* crew.push.current
   if (daemon === undefined) return false
-  return yield* atChange(stage.notifications, SHOW_LIMIT, () => {
-    const [worker] = Crew.childrenOf(daemon.pid)
-    return worker !== undefined && Crew.signal(worker, "SIGKILL")
+  return yield* killAtChange({
+    file: stage.notifications,
+    target: { childOf: daemon.pid },
+    limitMillis: SHOW_LIMIT_MILLIS
   })
 })
 
