@@ -8,11 +8,24 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { Agent, createServer, type IncomingMessage, request as httpRequest, type ServerResponse } from "node:http"
+import type { IncomingHttpHeaders } from "node:http"
 import type { AddressInfo } from "node:net"
 
 type Json = { readonly [name: string]: unknown }
 
-/** A request and its answer. */
+/** A request and its answer, byte for byte. */
+export interface Message {
+  readonly method: string
+  /** From the root, with the query. */
+  readonly url: string
+  readonly headers: IncomingHttpHeaders
+  readonly asked: Buffer
+  readonly status: number
+  readonly answerHeaders: IncomingHttpHeaders
+  readonly answered: Buffer
+}
+
+/** A request and its answer, as far as tests look at them. */
 export interface Exchange {
   readonly method: string
   /** Without the query. */
@@ -53,54 +66,58 @@ const jsonOf = (bytes: Buffer): Json => {
   }
 }
 
+const exchangeOf = ({ answered, asked, headers, method, status, url }: Message): Exchange => {
+  const path = url.split("?")[0] ?? url
+  const token = (headers.authorization ?? "").replace("Bearer ", "")
+  const json = isKept(path) ? { asked: jsonOf(asked), answered: jsonOf(answered) } : { asked: {}, answered: {} }
+  return { method, path, token, status, ...json }
+}
+
 const forward = async (
   target: string,
   agent: Agent,
-  note: (exchange: Exchange) => void,
+  note: (message: Message) => void,
   incoming: IncomingMessage,
   outgoing: ServerResponse
 ): Promise<void> => {
   const { headers, method = "GET", url = "/" } = incoming
-  const path = url.split("?")[0] ?? url
-  const body = await bytesOf(incoming)
+  const asked = await bytesOf(incoming)
   const { "transfer-encoding": _, ...kept } = headers
   const upstream = httpRequest(target + url, {
     agent,
     method,
-    headers: { ...kept, host: new URL(target).host, "content-length": String(body.length) }
+    headers: { ...kept, host: new URL(target).host, "content-length": String(asked.length) }
   })
   // Who has gone away waits for no answer.
   outgoing.on("close", () => upstream.destroy())
   upstream.on("error", () => outgoing.destroy())
   upstream.on("response", (answer) => {
     bytesOf(answer).then(
-      (bytes) => {
-        const status = answer.statusCode ?? 0
-        const token = (headers.authorization ?? "").replace("Bearer ", "")
-        const json = isKept(path) ? { asked: jsonOf(body), answered: jsonOf(bytes) } : { asked: {}, answered: {} }
-        note({ method, path, token, status, ...json })
-        const { "transfer-encoding": _, ...rest } = answer.headers
-        outgoing.writeHead(status, { ...rest, "content-length": String(bytes.length) })
-        outgoing.end(bytes)
+      (answered) => {
+        const { headers: answerHeaders, statusCode: status = 0 } = answer
+        note({ method, url, headers, asked, status, answerHeaders, answered })
+        const { "transfer-encoding": _, ...rest } = answerHeaders
+        outgoing.writeHead(status, { ...rest, "content-length": String(answered.length) })
+        outgoing.end(answered)
       },
       () => outgoing.destroy()
     )
   })
-  upstream.end(body)
+  upstream.end(asked)
 }
 
-/** Stands before the homeserver at an address until the scope closes. */
-export const start = (target: string): Effect.Effect<Wire, never, Scope.Scope> =>
+/**
+ * Stands before the homeserver at an address until the scope closes, and tells of each request that was answered. Gives where
+ * clients find it: `http://127.0.0.1:<port>`.
+ */
+export const tap = (target: string, note: (message: Message) => void): Effect.Effect<string, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const exchanges: Array<Exchange> = []
     // A connection for each request: one that is kept may have been closed by the other side when it is used again.
     const agent = new Agent()
     const server = yield* Effect.acquireRelease(
       Effect.sync(() =>
         createServer((incoming, outgoing) => {
-          forward(target, agent, (exchange) => exchanges.push(exchange), incoming, outgoing).catch(() =>
-            outgoing.destroy()
-          )
+          forward(target, agent, note, incoming, outgoing).catch(() => outgoing.destroy())
         })
       ),
       (server) =>
@@ -112,8 +129,16 @@ export const start = (target: string): Effect.Effect<Wire, never, Scope.Scope> =
     )
     yield* Effect.callback<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void)))
     const { port } = server.address() as AddressInfo
+    return `http://127.0.0.1:${port}`
+  })
+
+/** Stands before the homeserver at an address until the scope closes, and takes down what goes through. */
+export const start = (target: string): Effect.Effect<Wire, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const exchanges: Array<Exchange> = []
+    const baseUrl = yield* tap(target, (message) => exchanges.push(exchangeOf(message)))
     return {
-      baseUrl: `http://127.0.0.1:${port}`,
+      baseUrl,
       exchanges: Effect.sync(() => [...exchanges]),
       about: (text) => Effect.sync(() => exchanges.filter(({ path }) => path.includes(text)))
     }

@@ -1,115 +1,31 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Redacted, Schedule, Scope } from "effect"
-import { Homeserver } from "@twinloop/core"
+import { Context, Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
 import type { MatrixEvent, SlidingSync } from "@twinloop/core"
-import {
-  type ConformanceHarness,
-  encryptionConformance,
-  type EncryptionHarness,
-  syncConformance
-} from "@twinloop/core/testing"
+import { encryptionConformance, syncConformance } from "@twinloop/core/testing"
 import { type CannotListen, DevHomeserver, layer, type Options } from "../src/dev/DevHomeserver.ts"
-import { NodeHomeserver, RefreshLock, SessionStore } from "../src/http/index.ts"
-import { newKey } from "./SigningKeys.ts"
+import {
+  type Account,
+  addUser,
+  ask,
+  type Ask,
+  type Client,
+  clientOf,
+  encryptionHarness,
+  type Json,
+  syncHarness,
+  v3
+} from "./DevHarness.ts"
 
-type Client = Homeserver.Homeserver["Service"]
 type Dev = DevHomeserver["Service"]
-type Json = { readonly [key: string]: unknown }
-
-const v3 = "/_matrix/client/v3"
 
 const build = (options: Partial<Options> = {}): Effect.Effect<Dev, CannotListen, Scope.Scope> =>
   Effect.map(Layer.build(layer({ port: 0, ...options })), (context) => Context.get(context, DevHomeserver))
 
-interface Answer {
-  readonly status: number
-  readonly json: Json
+for (const spelling of ["unstable", "v4"] as const) {
+  const dev = build({ spellings: [spelling] })
+  syncConformance(`the dev homeserver over HTTP (${spelling})`, Effect.flatMap(dev, syncHarness))
+  encryptionConformance(`the dev homeserver over HTTP (${spelling})`, Effect.flatMap(dev, encryptionHarness))
 }
-
-interface Ask {
-  readonly method?: string
-  /** An object is sent as JSON, a text as it is. */
-  readonly body?: Json | string
-  readonly token?: string | undefined
-  readonly origin?: string
-}
-
-const ask = ({ baseUrl }: Dev, path: string, { method, body, token, origin }: Ask = {}): Effect.Effect<Answer> =>
-  Effect.promise(async (signal) => {
-    const response = await fetch(baseUrl + path, {
-      method: method ?? (body === undefined ? "GET" : "POST"),
-      headers: { ...(token && { authorization: `Bearer ${token}` }), ...(origin && { origin }) },
-      signal,
-      ...(body !== undefined && { body: typeof body === "string" ? body : JSON.stringify(body) })
-    })
-    return { status: response.status, json: (await response.json()) as Json }
-  })
-
-interface Account {
-  readonly user_id: string
-  readonly device_id: string
-  readonly access_token: string
-}
-
-const addUser = (dev: Dev, username: string): Effect.Effect<Account> =>
-  Effect.map(ask(dev, "/_twinloop/users", { body: { username } }), ({ json }) => json as unknown as Account)
-
-/** The HTTP adapter for an account, as an application has it. */
-const clientOf = ({ baseUrl }: Dev, account: Account): Effect.Effect<Client, unknown, Scope.Scope> => {
-  const session = {
-    homeserver: baseUrl,
-    userId: account.user_id,
-    deviceId: account.device_id,
-    accessToken: Redacted.make(account.access_token)
-  }
-  const stored = Layer.merge(SessionStore.layerMemory(session), RefreshLock.layerSingleProcess)
-  return Effect.map(Layer.build(Layer.provide(NodeHomeserver.layer, stored)), (context) =>
-    Context.get(context, Homeserver.Homeserver)
-  )
-}
-
-const harness = (options: Partial<Options>): Effect.Effect<ConformanceHarness, unknown, Scope.Scope> =>
-  Effect.gen(function* () {
-    const dev = yield* build(options)
-    const accounts = [yield* addUser(dev, "alice"), yield* addUser(dev, "bob")] as const
-    const tokenOf = ({ session }: Client) => accounts.find(({ user_id }) => user_id === session.userId)?.access_token
-    return {
-      alice: yield* clientOf(dev, accounts[0]),
-      bob: yield* clientOf(dev, accounts[1]),
-      stranger: yield* clientOf(dev, { ...accounts[0], access_token: "made up" }),
-      createRoom: (by, body) =>
-        Effect.map(ask(dev, `${v3}/createRoom`, { body, token: tokenOf(by) }), ({ json }) => String(json.room_id)),
-      joinRoom: (by, roomId) =>
-        Effect.asVoid(ask(dev, `${v3}/join/${encodeURIComponent(roomId)}`, { body: {}, token: tokenOf(by) }))
-    }
-  })
-
-syncConformance("the dev homeserver over HTTP (unstable)", harness({ spellings: ["unstable"] }))
-syncConformance("the dev homeserver over HTTP (v4)", harness({ spellings: ["v4"] }))
-
-const encryptionHarness = (options: Partial<Options>): Effect.Effect<EncryptionHarness, unknown, Scope.Scope> =>
-  Effect.gen(function* () {
-    const dev = yield* build(options)
-    const tokens = new Map<Client, string>()
-    const clientFor = (account: Account) =>
-      Effect.tap(clientOf(dev, account), (client) => Effect.sync(() => tokens.set(client, account.access_token)))
-    const passwordOf = ({ session }: Client) => session.userId.slice(1).split(":")[0] ?? ""
-    return {
-      alice: yield* clientFor(yield* addUser(dev, "alice")),
-      bob: yield* clientFor(yield* addUser(dev, "bob")),
-      passwordOf,
-      logIn: (as) => {
-        const identifier = { type: "m.id.user", user: as.session.userId }
-        const body = { type: "m.login.password", identifier, password: passwordOf(as) }
-        return Effect.flatMap(ask(dev, `${v3}/login`, { body }), ({ json }) => clientFor(json as unknown as Account))
-      },
-      request: (by, { path, ...rest }) => ask(dev, v3 + path, { ...rest, token: tokens.get(by) }),
-      newKey
-    }
-  })
-
-encryptionConformance("the dev homeserver over HTTP (unstable)", encryptionHarness({ spellings: ["unstable"] }))
-encryptionConformance("the dev homeserver over HTTP (v4)", encryptionHarness({ spellings: ["v4"] }))
 
 const extensionRequest = (timeoutMillis: number, pos?: string): SlidingSync.SyncRequest => ({
   connId: "encryption",
