@@ -180,7 +180,7 @@ const fill = Effect.fnUntraced(function* ({ disk, diskState, stage }: Scene, { a
 
 /** Does one step, and waits until it is over; gives whether it met somebody. */
 const perform = (scene: Scene, step: Step): Effect.Effect<boolean, StoryError, Path.Path> => {
-  const { gate } = scene.stage
+  const { gate, pushGate } = scene.stage
   switch (step.fault) {
     case "Kill":
       return kill(scene, step)
@@ -190,6 +190,13 @@ const perform = (scene: Scene, step: Step): Effect.Effect<boolean, StoryError, P
       return suspend(scene, scene.crew[step.lane === "standby" ? "standby" : "main"], step.millis)
     case "Cut":
       return Effect.as(Effect.andThen(gate.shut, Effect.ensuring(Effect.sleep(step.millis), gate.open)), true)
+    case "Lose": {
+      const from = step.lane === "pushes" ? pushGate : gate
+      return Effect.as(
+        Effect.andThen(from.lose(true), Effect.ensuring(Effect.sleep(step.millis), from.lose(false))),
+        true
+      )
+    }
     case "Slow":
       return Effect.as(
         Effect.andThen(gate.slow(step.amount), Effect.ensuring(Effect.sleep(step.millis), gate.slow(0))),

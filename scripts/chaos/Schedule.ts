@@ -9,8 +9,8 @@
  */
 import { Effect, Random } from "effect"
 
-/** Who or what is in trouble; `worker` is the process that shows notifications, if there is one just then. */
-export type Lane = "main" | "standby" | "push" | "worker" | "network" | "disk"
+/** Who or what is in trouble; `worker` is the process that shows notifications, if there is one just then, `pushes` the way to the daemon. */
+export type Lane = "main" | "standby" | "push" | "worker" | "network" | "pushes" | "disk"
 
 /**
  * - `Kill`: SIGKILL; a new process comes after the time. It is killed as the database is written, a worker as it shows something,
@@ -19,10 +19,11 @@ export type Lane = "main" | "standby" | "push" | "worker" | "network" | "disk"
  *   work on that.
  * - `Suspend`: over the control socket; resumed after the time.
  * - `Cut`: the homeserver refuses connections, and ends those that there are.
+ * - `Lose`: what is asked is done, and the answer never comes: the connection ends instead.
  * - `Slow`: each piece between the homeserver and the processes waits `amount` milliseconds.
  * - `Full`: the disk has room for `amount` bytes, and no more.
  */
-export type Fault = "Kill" | "Stop" | "Suspend" | "Cut" | "Slow" | "Full"
+export type Fault = "Kill" | "Stop" | "Suspend" | "Cut" | "Lose" | "Slow" | "Full"
 
 export interface Step {
   /** Since the beginning, in milliseconds. */
@@ -56,6 +57,7 @@ const faults: { readonly [fault in Fault]: Measure } = {
   Stop: { millis: [50, 4_000], long: [10_200, 14_000], amount: [1, 15] },
   Suspend: { millis: [100, 5_000] },
   Cut: { millis: [200, 6_000] },
+  Lose: { millis: [200, 3_000] },
   Slow: { millis: [500, 6_000], amount: [10, 700] },
   Full: { millis: [300, 5_000], amount: [1, 262_144] }
 }
@@ -65,7 +67,8 @@ const lanes: { readonly [lane in Lane]: { readonly faults: ReadonlyArray<Fault>;
   standby: { faults: ["Kill", "Stop", "Suspend"], pause: [200, 8_000] },
   push: { faults: ["Kill", "Stop"], pause: [800, 10_000] },
   worker: { faults: ["Kill", "Stop"], pause: [300, 3_000] },
-  network: { faults: ["Cut", "Slow"], pause: [1_000, 12_000] },
+  network: { faults: ["Cut", "Lose", "Slow"], pause: [1_000, 8_000] },
+  pushes: { faults: ["Lose"], pause: [1_000, 12_000] },
   disk: { faults: ["Full"], pause: [2_000, 15_000] }
 }
 
@@ -113,6 +116,7 @@ const words: { readonly [fault in Fault]: string } = {
   Stop: "stopped",
   Suspend: "suspended",
   Cut: "cut off from the homeserver",
+  Lose: "losing answers",
   Slow: "slow",
   Full: "full"
 }

@@ -139,6 +139,7 @@ export const table = (verdict: Verdict): ReadonlyArray<string> => {
     ["stopped and continued", of("Stop")],
     ["suspended and resumed", of("Suspend")],
     ["cut off, slow", `${of("Cut")}, ${of("Slow")}`],
+    ["answers lost", of("Lose")],
     ["disk full", full],
     ["that found nobody", `${verdict.missed} of ${sum(done) + verdict.missed}`],
     [

@@ -163,6 +163,7 @@ const chaos = Part.make({
         ["stops", String(stops)],
         ["suspends", String(suspends)],
         ["cut off, slow", `${timesOf(done, "Cut")}, ${timesOf(done, "Slow")}`],
+        ["answers lost", String(timesOf(done, "Lose"))],
         ["disk full", report.canFill ? String(timesOf(done, "Full")) : "can't be filled here"],
         ["to-device events sent", number(toDevice.sent)],
         ["lost", String(toDevice.lost)],

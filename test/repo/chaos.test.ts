@@ -28,7 +28,7 @@ describe("chaos: the schedule", () => {
     const steps = Array.from({ length: 20 }, (_, seed) => Schedule.make({ ...options, seed }))
     for (const one of steps) {
       const kinds = new Set(one.map(({ fault }) => fault))
-      assert.strictEqual(kinds.size, 6, [...kinds].join())
+      assert.strictEqual(kinds.size, 7, [...kinds].join())
     }
     assert.isTrue(steps.flat().some(({ fault, millis }) => fault === "Stop" && millis > 10_000))
   })

@@ -89,4 +89,43 @@ describe("Gate", () => {
       socket.destroy()
     })
   )
+
+  it.live("loses answers when it is told to, and lets what was asked through", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const server = yield* Effect.acquireRelease(
+        Effect.callback<net.Server>((resume) => {
+          const made = net.createServer((socket) =>
+            socket
+              .on("error", () => {})
+              .on("data", (chunk) => {
+                asked.push(chunk.toString())
+                socket.write("an answer")
+              })
+          )
+          made.listen(0, "127.0.0.1", () => resume(Effect.succeed(made)))
+        }),
+        (made) => Effect.sync(() => made.close())
+      )
+      const gate = yield* Gate.make((server.address() as net.AddressInfo).port)
+      const ask = Effect.fnUntraced(function* (text: string) {
+        const socket = yield* connect(gate)
+        return yield* Effect.callback<string>((resume) => {
+          let answer = ""
+          socket.on("error", () => {})
+          socket.on("data", (chunk) => {
+            answer += chunk.toString()
+            socket.end()
+          })
+          socket.on("close", () => resume(Effect.succeed(answer)))
+          socket.write(text)
+        })
+      })
+      yield* gate.lose(true)
+      assert.strictEqual(yield* ask("one"), "")
+      yield* gate.lose(false)
+      assert.strictEqual(yield* ask("two"), "an answer")
+      assert.deepStrictEqual(asked, ["one", "two"])
+    })
+  )
 })

@@ -22,6 +22,8 @@ export interface Gate {
   readonly open: Effect.Effect<void>
   /** Lets each piece of what is said from now on, in either direction, wait for so long after the one before; 0: no more. */
   slow(millis: number): Effect.Effect<void>
+  /** Whether answers are lost from now on: who asked hears nothing but the end of the connection, after what was asked was done. */
+  lose(isLost: boolean): Effect.Effect<void>
   /** Every range of a list that was asked for through the gate so far, as it was spelled: `[7,26]`. */
   readonly ranges: Effect.Effect<ReadonlySet<string>>
   /** Waits for the next piece that comes from that side; what waits goes on in the turn in which the piece does. */
@@ -95,6 +97,7 @@ export const make = Effect.fn("Gate.make")(function* (
   }
   let conflicts = 0
   let delayMillis = 0
+  let isLost = false
   const server = net.createServer((outer) => {
     const inner = net.connect({ host, port: targetPort })
     for (const socket of [outer, inner]) {
@@ -106,7 +109,10 @@ export const make = Effect.fn("Gate.make")(function* (
       for (const [, range] of chunk.toString("latin1").matchAll(rangePattern)) ranges.add(range!)
     })
     const conflictsIn = counter(conflictWords)
-    inner.on("data", (chunk: Buffer) => (conflicts += conflictsIn(chunk)))
+    inner.on("data", (chunk: Buffer) => {
+      conflicts += conflictsIn(chunk)
+      if (isLost) outer.destroy()
+    })
     join(inner, outer, () => delayMillis)
     inner.on("data", tellOf("inner"))
     outer.on("data", tellOf("outer"))
@@ -120,6 +126,7 @@ export const make = Effect.fn("Gate.make")(function* (
     baseUrl: `http://${host}:${port}`,
     shut,
     open: Effect.asVoid(listen(server, port)),
+    lose: (lost) => Effect.sync(() => void (isLost = lost)),
     slow: (millis) => Effect.sync(() => void (delayMillis = millis)),
     next: (side) =>
       Effect.callback((resume) => {
