@@ -227,7 +227,7 @@ describe("HomeserverModel rooms", () => {
 
   it("gives heroes to a room without a name, and null for a name that was removed", () => {
     const { state, alice, bob } = makeWorld()
-    Model.setProfile(bob.user, "displayname", "Bob")
+    Model.setProfile(state, bob.user, { field: "displayname", value: "Bob" }, 0)
     const { roomId } = Model.createRoom(state, alice.user, { invite: [bob.user.userId] }, 0)
     const rename = (name: string) =>
       get(Model.send(state, alice, { roomId, type: "m.room.name", stateKey: "", content: { name } }, 0))
@@ -238,6 +238,23 @@ describe("HomeserverModel rooms", () => {
     assert.strictEqual(second.rooms[0]?.name, "Kitchen")
     rename("")
     assert.isNull(get(sync(state, alice, { ...list(9), pos: second.pos })).rooms[0]?.name)
+  })
+
+  it("tells every joined room of a new profile, and no room of the same one again", () => {
+    const { state, alice, bob } = makeWorld()
+    const { roomId } = Model.createRoom(state, alice.user, { invite: [bob.user.userId] }, 0)
+    Model.createRoom(state, bob.user, { invite: [alice.user.userId] }, 0)
+    get(Model.join(state, bob.user, roomId, 0))
+    const { pos } = get(sync(state, alice, list(9)))
+    const setName = () => Model.setProfile(state, bob.user, { field: "displayname", value: "Bob" }, 1)
+    setName()
+    const { rooms, pos: next } = get(sync(state, alice, { ...list(9), pos }))
+    assert.deepStrictEqual(
+      rooms.map((room) => [room.roomId, room.timeline.map(({ content, state_key }) => [state_key, content])]),
+      [[roomId, [[bob.user.userId, { membership: "join", displayname: "Bob" }]]]]
+    )
+    setName()
+    assert.deepStrictEqual(get(sync(state, alice, { ...list(9), pos: next })).rooms, [])
   })
 
   it("filters lists and counts what passes", () => {

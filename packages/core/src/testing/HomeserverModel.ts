@@ -49,7 +49,6 @@ export {
   logIn,
   profile,
   refresh,
-  setProfile,
   startSession,
   type Tokens,
   userIdOf
@@ -63,7 +62,8 @@ export {
   type NewRoom,
   redact,
   send,
-  setMember
+  setMember,
+  setProfile
 } from "./homeserver/Rooms.ts"
 export { context, event, members, messages, state as roomState, stateContent } from "./homeserver/RoomHistory.ts"
 export { pushers, removePusher, setPusher } from "./homeserver/Pushers.ts"

@@ -112,9 +112,8 @@ const setProfile = (call: UserCall): Outcome<unknown> =>
       const value = body[field]
       if (field !== "displayname" && field !== "avatar_url")
         return refuse(400, "M_BAD_JSON", `a profile has no "${field}"`)
-      return Result.succeed(
-        HomeserverModel.setProfile(call.requester.user, field, typeof value === "string" ? value : undefined)
-      )
+      const change = { field, value: typeof value === "string" ? value : undefined } as const
+      return Result.succeed(HomeserverModel.setProfile(call.state, call.requester.user, change, call.nowMillis))
     })
   )
 

@@ -169,12 +169,6 @@ export const expireTokens = (state: ModelState, userId: UserId, deviceId: Device
     if (token.userId === userId && token.deviceId === deviceId) token.expiresAtMillis = nowMillis
 }
 
-/** `PUT /profile/{userId}/displayname` and `/avatar_url`. Memberships keep the profile that they were made with. */
-export const setProfile = (user: User, field: "displayname" | "avatar_url", value: string | undefined): void => {
-  if (field === "displayname") user.displayName = value
-  else user.avatarUrl = value
-}
-
 /** `GET /profile/{userId}` */
 export const profile = (user: User): JsonObject => ({
   ...(user.displayName !== undefined && { displayname: user.displayName }),

@@ -213,6 +213,27 @@ export const join = (state: ModelState, user: User, roomId: RoomId, nowMillis: n
   return Result.succeed(roomId)
 }
 
+/**
+ * `PUT /profile/{userId}/displayname` and `/avatar_url`; every room that the user has joined is told of what is new. Spec:
+ * "Events on Change of Profile Information".
+ */
+export const setProfile = (
+  state: ModelState,
+  user: User,
+  { field, value }: { readonly field: "displayname" | "avatar_url"; readonly value: string | undefined },
+  nowMillis: number
+): void => {
+  if (profile(user)[field] === value) return
+  if (field === "displayname") user.displayName = value
+  else user.avatarUrl = value
+  const member = { type: "m.room.member", sender: user.userId, stateKey: user.userId }
+  for (const [roomId, { membership }] of user.rooms) {
+    const room = state.rooms.get(roomId)
+    if (membership === "join" && room !== undefined)
+      append(state, room, { ...member, content: memberContent(user, "join") }, nowMillis)
+  }
+}
+
 /** `POST /rooms/{roomId}/leave`, which also declines an invitation. */
 export const leave = (state: ModelState, user: User, roomId: RoomId, nowMillis: number): Outcome<void> => {
   const room = state.rooms.get(roomId)
