@@ -58,20 +58,25 @@ export class DevHomeserver extends Context.Service<
 
 const address = "127.0.0.1"
 
+/** Everything that it serves. `gate` is what makes it unreachable. */
+export const endpoints = (
+  spellings: ReadonlyArray<Homeserver.Spelling>,
+  gate: DevGate.DevGate
+): ReadonlyArray<DevRoute.Endpoint> => [
+  ...AccountRoutes.openEndpoints(spellings),
+  ...AccountRoutes.endpoints,
+  ...RoomRoutes.endpoints,
+  ...PushRoutes.endpoints,
+  ...SyncRoutes.endpoints,
+  ...spellings.map(SyncRoutes.sync),
+  ...AdminRoutes.endpoints(gate)
+]
+
 const serve = (server: Server, host: HomeserverHost.HomeserverHost, options: Options) =>
   Effect.gen(function* () {
     const { spellings = ["unstable", "v4"] } = options
     const gate = yield* DevGate.make(server)
-    const routes = Layer.mergeAll(
-      DevRoute.routes(host, AccountRoutes.openEndpoints(spellings)),
-      DevRoute.routes(host, AccountRoutes.endpoints),
-      DevRoute.routes(host, RoomRoutes.endpoints),
-      DevRoute.routes(host, PushRoutes.endpoints),
-      DevRoute.routes(host, SyncRoutes.endpoints),
-      DevRoute.routes(host, spellings.map(SyncRoutes.sync)),
-      DevRoute.routes(host, AdminRoutes.endpoints(gate)),
-      DevRoute.fallback
-    )
+    const routes = Layer.merge(DevRoute.routes(host, endpoints(spellings, gate)), DevRoute.fallback)
     const serving = HttpRouter.serve(routes, {
       disableLogger: true,
       disableListenLog: true,
