@@ -1,5 +1,5 @@
 /**
- * matrix-js-sdk as another person's client: its own sync, and its own Olm machine in memory.
+ * matrix-js-sdk as another person's client: its own sync, classic or sliding, and its own Olm machine in memory.
  *
  * Includes waiting for what its timelines show, decrypted or not.
  *
@@ -19,6 +19,7 @@ import {
 } from "matrix-js-sdk"
 import { CryptoEvent } from "matrix-js-sdk/lib/crypto-api/index.js"
 import { logger } from "matrix-js-sdk/lib/logger.js"
+import { SlidingSync } from "matrix-js-sdk/lib/sliding-sync.js"
 import type * as Kit from "./ServiceKit.ts"
 
 const quiet = {
@@ -43,7 +44,29 @@ export interface JsSdk {
 /** Far beyond what a loaded machine needs. */
 const LIMIT_MILLIS = 45_000
 
-const prepared = (client: MatrixClient) =>
+/** A list of its sliding sync; without one, it has all rooms that there may be in a test. */
+interface RoomsList {
+  readonly ranges: Array<Array<number>>
+  readonly timeline_limit: number
+}
+
+const allRooms: RoomsList = { ranges: [[0, 99]], timeline_limit: 50 }
+
+const everything = [["*", "*"]]
+
+/** How long a poll waits. */
+const POLL_MILLIS = 20_000
+
+const slidingSyncOf = (client: MatrixClient, list: RoomsList): SlidingSync =>
+  new SlidingSync(
+    client.baseUrl,
+    new Map([["all", { ...list, required_state: everything }]]),
+    { timeline_limit: allRooms.timeline_limit, required_state: everything },
+    client,
+    POLL_MILLIS
+  )
+
+const prepared = (client: MatrixClient, slidingSync?: SlidingSync) =>
   Effect.callback<void>((resume) => {
     const look = (state: SyncState): void => {
       if (state !== SyncState.Prepared && state !== SyncState.Syncing) return
@@ -51,11 +74,15 @@ const prepared = (client: MatrixClient) =>
       resume(Effect.void)
     }
     client.on(ClientEvent.Sync, look)
-    void client.startClient({ initialSyncLimit: 50, disablePresence: true })
+    void client.startClient({
+      initialSyncLimit: 50,
+      disablePresence: true,
+      ...(slidingSync !== undefined && { slidingSync })
+    })
   })
 
-/** Starts a person's client with its crypto, and waits for its first sync; it stops with the scope. */
-export const start = Effect.fnUntraced(function* (person: Kit.Person): Effect.fn.Return<JsSdk, never, Scope.Scope> {
+/** A client with its crypto, which has not started; it stops with the scope. */
+const make = Effect.fnUntraced(function* (person: Kit.Person): Effect.fn.Return<JsSdk, never, Scope.Scope> {
   const { accessToken, deviceId, homeserver: baseUrl, userId } = person.session
   const client = createClient({ baseUrl, userId, deviceId, accessToken: Redacted.value(accessToken), logger: quiet })
   yield* Effect.acquireRelease(
@@ -67,10 +94,24 @@ export const start = Effect.fnUntraced(function* (person: Kit.Person): Effect.fn
         client.stopClient()
       })
   )
-  yield* prepared(client)
   const crypto = client.getCrypto()
   if (crypto === undefined) return yield* Effect.die("matrix-js-sdk has no crypto")
   return { person, client, crypto }
+})
+
+/** Starts a person's client with its crypto, and waits for its first sync; it stops with the scope. */
+export const start = (person: Kit.Person): Effect.Effect<JsSdk, never, Scope.Scope> =>
+  Effect.tap(make(person), ({ client }) => prepared(client))
+
+/** The same with its own sliding sync (MSC4186) instead of the classic one. */
+export const startSliding = Effect.fnUntraced(function* (
+  person: Kit.Person,
+  list: RoomsList = allRooms
+): Effect.fn.Return<JsSdk & { readonly sliding: SlidingSync }, never, Scope.Scope> {
+  const user = yield* make(person)
+  const sliding = slidingSyncOf(user.client, list)
+  yield* prepared(user.client, sliding)
+  return { ...user, sliding }
 })
 
 /** Everything that may change what a client shows. */

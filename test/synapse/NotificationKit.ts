@@ -100,27 +100,28 @@ interface NewUser {
   readonly access_token: string
 }
 
-const dev = Effect.gen(function* () {
-  const { baseUrl } = yield* DevHomeserver.DevHomeserver
-  const register = Effect.fnUntraced(function* ({ password, username }: Api.Registration) {
-    const body = { username, ...(password !== undefined && { password }) }
-    const { json } = yield* Api.request(baseUrl, { method: "POST", path: "/_twinloop/users", body })
-    const { access_token, device_id: deviceId, user_id: userId } = json as unknown as NewUser
-    return { homeserver: baseUrl, userId, deviceId, accessToken: Redacted.make(access_token) }
-  })
-  return Synapse.of({
-    baseUrl,
+/**
+ * A dev homeserver at an address, which is asked like Synapse. What is registered logs in at `sessions`, and everything else is
+ * asked at `requests`, which may be two ways to the same one.
+ */
+export const devAt = (sessions: string, requests: string): Synapse["Service"] =>
+  Synapse.of({
+    baseUrl: requests,
     directory: "",
-    register,
-    request: (request) => Api.request(baseUrl, request),
+    register: Effect.fnUntraced(function* ({ password, username }: Api.Registration) {
+      const body = { username, ...(password !== undefined && { password }) }
+      const { json } = yield* Api.request(requests, { method: "POST", path: "/_twinloop/users", body })
+      const { access_token, device_id: deviceId, user_id: userId } = json as unknown as NewUser
+      return { homeserver: sessions, userId, deviceId, accessToken: Redacted.make(access_token) }
+    }),
+    request: (request) => Api.request(requests, request),
     expirePosition: () => Effect.die("the dev homeserver is asked otherwise"),
     outage: () => Effect.die("the dev homeserver has none")
   })
-})
 
 /** The dev homeserver, which is asked like Synapse. */
 export const layerDev = (accessTokenLifetimeMillis: number): Layer.Layer<Synapse> =>
-  Layer.effect(Synapse, dev).pipe(
-    Layer.provide(Layer.fresh(DevHomeserver.layer({ port: 0, accessTokenLifetimeMillis }))),
-    Layer.orDie
-  )
+  Layer.effect(
+    Synapse,
+    Effect.map(DevHomeserver.DevHomeserver, ({ baseUrl }) => devAt(baseUrl, baseUrl))
+  ).pipe(Layer.provide(Layer.fresh(DevHomeserver.layer({ port: 0, accessTokenLifetimeMillis }))), Layer.orDie)
