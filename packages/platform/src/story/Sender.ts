@@ -32,6 +32,8 @@ export interface Sender {
   readonly sending: Effect.Effect<void>
   /** Lets it write messages, too: whoever shall read them must have published his keys first. */
   readonly write: Effect.Effect<void>
+  /** Waits so many milliseconds between two to-device events from the next one on; messages take four times as long. */
+  pace(pauseMillis: number): Effect.Effect<void>
   readonly finish: Effect.Effect<void>
 }
 
@@ -40,7 +42,7 @@ interface Options {
   readonly recipient: Homeserver.Session
   /** Where messages go, in turn. */
   readonly rooms: ReadonlyArray<string>
-  /** Between two to-device events; messages take four times as long. */
+  /** As `pace` has it, at first. */
   readonly pauseMillis: number
 }
 
@@ -74,17 +76,24 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
     yield* Ref.update(sent, (all) => ({ ...all, messages: [...all.messages, { roomId, eventId, body }] }))
   })
 
-  const loop = (send: (number: number) => Effect.Effect<void>, pauseMillis: number) =>
+  const pause = yield* Ref.make(options.pauseMillis)
+  const loop = (send: (number: number) => Effect.Effect<void>, times: number) =>
     Effect.gen(function* () {
       for (let number = 1; !(yield* Ref.get(finished)); number++) {
         yield* send(number)
-        yield* Effect.sleep(pauseMillis)
+        yield* Effect.sleep((yield* Ref.get(pause)) * times)
       }
     })
-  const writing = Effect.andThen(writes.await, loop(sendMessage, options.pauseMillis * 4))
-  const sending = Effect.all([loop(sendToDevice, options.pauseMillis), writing], {
+  const writing = Effect.andThen(writes.await, loop(sendMessage, 4))
+  const sending = Effect.all([loop(sendToDevice, 1), writing], {
     concurrency: "unbounded",
     discard: true
   })
-  return { sent: Ref.get(sent), sending, write: Effect.asVoid(writes.open), finish: Ref.set(finished, true) }
+  return {
+    sent: Ref.get(sent),
+    sending,
+    write: Effect.asVoid(writes.open),
+    pace: (pauseMillis) => Ref.set(pause, pauseMillis),
+    finish: Ref.set(finished, true)
+  }
 })
