@@ -3,34 +3,55 @@
  * says how many there are. Exits with 1 and the shortest way to it when one breaks an invariant.
  *
  * `npm run model -- --events 3 --processes 2 --crashes 1 --faults 1 --suspends 1 --wishes 1` sets the bounds, each a number:
- * to-device events, processes that share the stream, and how often in all a process is killed, a call fails, a process is
- * suspended, or one is in a hurry. `--limit` ends it at so many states. `--fine` lets each answer wait in the mailbox.
+ * to-device events, applications that share the stream, and how often in all a process is killed, a call fails, a process is
+ * suspended, or one is in a hurry. `--notifications 1 --pushes 1` adds a process that a push starts, so often. `--limit` ends it
+ * at so many states. `--fine` lets each answer wait in the mailbox. `--json` prints the figures as a list of one.
+ *
+ * `--all` visits what is listed in `packages/core/test/model/Configurations.ts`, with what each costs, one after the other, in a process
+ * each; with `--only NAME` those whose names have that in them. `--help` prints the list.
  *
  * Not here: the model, and what it leaves out (`packages/core/test/model/System.ts`).
  */
+import { spawnSync } from "node:child_process"
+import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import * as Coverage from "../packages/core/test/model/Coverage.ts"
 import * as Explore from "../packages/core/test/model/Explore.ts"
 import * as Rules from "../packages/core/test/model/Rules.ts"
+import { type Configuration, configurations } from "../packages/core/test/model/Configurations.ts"
 
-const defaults = { processes: 2, events: 3, crashes: 0, faults: 0, suspends: 0, wishes: 0, limit: 10_000_000 }
+const defaults = {
+  processes: 2,
+  notifications: 0,
+  events: 3,
+  crashes: 0,
+  faults: 0,
+  suspends: 0,
+  wishes: 0,
+  pushes: 0,
+  limit: 100_000_000
+}
 
 const names = Object.keys(defaults) as ReadonlyArray<keyof typeof defaults>
+const flags = ["fine", "json", "all", "help"] as const
+
+type Asked = typeof defaults & {
+  readonly [flag in (typeof flags)[number]]: boolean
+} & { readonly only: string }
 
 /** The bounds that were asked for, or what is wrong with them. */
-export const asked = (args: ReadonlyArray<string>): (typeof defaults & { readonly fine: boolean }) | string => {
+export const asked = (args: ReadonlyArray<string>): Asked | string => {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      ...(Object.fromEntries(names.map((name) => [name, { type: "string" }])) as Record<string, { type: "string" }>),
-      fine: { type: "boolean" }
+      ...Object.fromEntries([...names, "only"].map((name) => [name, { type: "string" } as const])),
+      ...Object.fromEntries(flags.map((name) => [name, { type: "boolean" } as const]))
     },
     strict: false
   })
-  const stranger = Object.keys(values).find(
-    (name) => name !== "fine" && !(names as ReadonlyArray<string>).includes(name)
-  )
-  if (stranger !== undefined) return `--${stranger} is not an option; there are --${names.join(", --")} and --fine`
+  const known: ReadonlyArray<string> = [...names, ...flags, "only"]
+  const stranger = Object.keys(values).find((name) => !known.includes(name))
+  if (stranger !== undefined) return `--${stranger} is not an option; there are --${known.join(", --")}`
   const numbers = { ...defaults }
   for (const name of names) {
     const number = Number(values[name] ?? defaults[name])
@@ -38,17 +59,37 @@ export const asked = (args: ReadonlyArray<string>): (typeof defaults & { readonl
     numbers[name] = number
   }
   if (numbers.processes < 1 || numbers.processes > 3) return "--processes takes 1 to 3"
-  return { ...numbers, fine: values["fine"] === true }
+  if (numbers.notifications > 2) return "--notifications takes 0 to 2"
+  const only = typeof values["only"] === "string" ? values["only"] : ""
+  const [fine, json, all, help] = flags.map((flag) => values[flag] === true)
+  return { ...numbers, only, fine: fine === true, json: json === true, all: all === true, help: help === true }
 }
 
 const print = (line: string): void => void process.stdout.write(`${line}\n`)
 
-/** Visits and prints; gives whether all is well. */
-const run = ({ limit, fine, ...bounds }: Exclude<ReturnType<typeof asked>, string>): boolean => {
+/** What a visit came to. */
+interface Figures {
+  readonly bounds: Explore.Bounds
+  readonly fine: boolean
+  readonly states: number
+  readonly transitions: number
+  readonly depth: number
+  readonly parts: number
+  readonly isCut: boolean
+  readonly violations: ReadonlyArray<Explore.Violation>
+  /** By the clock, and of one core. */
+  readonly seconds: number
+  readonly cpuSeconds: number
+  readonly memoryMegabytes: number
+  /** States, inputs and commands of the machines that were not met. */
+  readonly missing: ReadonlyArray<string>
+}
+
+const visit = ({ all: _1, fine, help: _2, json: _3, limit, only: _4, ...bounds }: Asked): Figures => {
   const started = performance.now()
-  const seconds = (): string => ((performance.now() - started) / 1000).toFixed(1)
+  const seconds = (): number => Math.round((performance.now() - started) / 100) / 10
   const seen = new Set<string>()
-  const { depth, isCut, parts, states, transitions, violation } = Explore.explore({
+  const { violation, ...report } = Explore.explore({
     bounds,
     fine,
     limit,
@@ -56,27 +97,93 @@ const run = ({ limit, fine, ...bounds }: Exclude<ReturnType<typeof asked>, strin
     rules: Coverage.recording(Rules.real, seen),
     progress: (states, depth) => void process.stderr.write(`${states} states, depth ${depth}, ${seconds()} s\n`)
   })
+  const { maxRSS, systemCPUTime, userCPUTime } = process.resourceUsage()
+  return {
+    bounds,
+    fine,
+    ...report,
+    violations: violation === undefined ? [] : [violation],
+    seconds: seconds(),
+    cpuSeconds: Math.round((systemCPUTime + userCPUTime) / 1e5) / 10,
+    memoryMegabytes: Math.round(maxRSS / 1024),
+    missing: Coverage.missing(seen, bounds)
+  }
+}
+
+/** Whether everything was visited, and nothing is wrong. */
+const isWell = ({ isCut, violations }: Figures): boolean => !isCut && violations.length === 0
+
+const report = (figures: Figures): void => {
+  const { bounds, depth, fine, isCut, missing, parts, states, transitions, violations } = figures
+  const words = Object.entries(bounds).map(([name, number]) => `${name} ${number}`)
+  print(`bounds: ${words.join(", ")}${fine ? ", fine" : ""}`)
   print(
-    `bounds: ${Object.entries(bounds)
-      .map(([name, number]) => `${name} ${number}`)
-      .join(", ")}${fine ? ", fine" : ""}`
+    `${states} states of ${parts} parts, ${transitions} transitions, depth ${depth}, ${figures.seconds} s (${figures.cpuSeconds} s of a core), ${figures.memoryMegabytes} MB`
   )
-  print(`${states} states of ${parts} parts, ${transitions} transitions, depth ${depth}, ${seconds()} s`)
-  const missing = Coverage.missing(seen)
-  print(`met ${Coverage.expected.length - missing.length} of ${Coverage.expected.length} states, inputs and commands`)
+  const expected = Coverage.expectedOf(bounds).length
+  print(`met ${expected - missing.length} of ${expected} states, inputs and commands`)
   if (missing.length > 0) print(`not met within these bounds: ${missing.join(", ")}`)
-  if (violation !== undefined) {
-    print(`BROKEN: ${violation.what}`)
-    violation.trace.forEach((words, at) => print(`${String(at + 1).padStart(4)}. ${words}`))
-    return false
+  for (const { trace, what } of violations) {
+    print(`BROKEN: ${what}`)
+    trace.forEach((words, at) => print(`${String(at + 1).padStart(4)}. ${words}`))
   }
   if (isCut) print("cut at the limit, so not every state was visited; what was visited breaks no invariant")
-  else print("I1, I2, I4 and I5 hold in every state, and from every state all events can still be applied")
-  return !isCut
+  if (isWell(figures))
+    print(
+      "I1 to I5 hold in every state, and from every state everything can still come to a good end, without any fault"
+    )
+}
+
+const argumentsOf = ({ bounds, fine }: Configuration): ReadonlyArray<string> => [
+  ...Object.entries(bounds).flatMap(([name, number]) => [`--${name}`, `${number}`]),
+  ...(fine === true ? ["--fine"] : [])
+]
+
+/** Visits one configuration in a process of its own, which has the memory for itself. */
+const visitApart = (configuration: Configuration): Figures => {
+  const script = fileURLToPath(import.meta.url)
+  const { status, stdout } = spawnSync(process.execPath, [script, ...argumentsOf(configuration), "--json"], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+    maxBuffer: 1e9
+  })
+  if (stdout === "") throw new Error(`${configuration.name} ended with ${status} and said nothing`)
+  return (JSON.parse(stdout) as ReadonlyArray<Figures>)[0]!
+}
+
+/** Visits what is listed; gives whether all is well. */
+const runAll = ({ json, only }: Asked): boolean => {
+  const chosen = configurations.filter(({ name }) => name.includes(only))
+  const all = chosen.map((configuration) => {
+    const figures = visitApart(configuration)
+    if (!json) {
+      print(`== ${configuration.name}`)
+      report(figures)
+    }
+    return { name: configuration.name, ...figures }
+  })
+  if (json) print(JSON.stringify(all, undefined, 2))
+  return all.length > 0 && all.every(isWell)
+}
+
+const runOne = (asked: Asked): boolean => {
+  const figures = visit(asked)
+  if (asked.json) print(JSON.stringify([figures]))
+  else report(figures)
+  return isWell(figures)
+}
+
+const help = (): boolean => {
+  print("npm run model -- --all [--only NAME] [--json] visits:")
+  for (const { costs, name, ...configuration } of configurations)
+    print(`${name.padEnd(34)} ${costs.padEnd(44)} ${argumentsOf({ costs, name, ...configuration }).join(" ")}`)
+  return true
 }
 
 if (import.meta.main) {
   const bounds = asked(process.argv.slice(2))
-  if (typeof bounds === "string") process.stderr.write(`model: ${bounds}.\n`)
-  if (typeof bounds === "string" || !run(bounds)) process.exitCode = 1
+  if (typeof bounds === "string") {
+    process.stderr.write(`model: ${bounds}.\n`)
+    process.exitCode = 1
+  } else if (!(bounds.help ? help() : bounds.all ? runAll(bounds) : runOne(bounds))) process.exitCode = 1
 }

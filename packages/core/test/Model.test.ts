@@ -4,7 +4,19 @@ import * as Coverage from "./model/Coverage.ts"
 import * as Explore from "./model/Explore.ts"
 import * as Rules from "./model/Rules.ts"
 
-const quiet: Explore.Bounds = { processes: 2, events: 1, crashes: 0, faults: 0, suspends: 0, wishes: 0 }
+const quiet: Explore.Bounds = {
+  processes: 2,
+  notifications: 0,
+  events: 1,
+  crashes: 0,
+  faults: 0,
+  suspends: 0,
+  wishes: 0,
+  pushes: 0
+}
+
+/** An application, and a process that a push starts. */
+const pushed = { processes: 1, notifications: 1, pushes: 1 }
 
 const explore = (bounds: Partial<Explore.Bounds>, options: Partial<Explore.Options> = {}): Explore.Report =>
   Explore.explore({
@@ -35,12 +47,30 @@ describe("The model of processes that share the stream", { timeout: 240_000 }, (
     assert.isAbove(report.states, 5_000)
   })
 
-  it("meets every state, input and command of both machines", () => {
+  it("I1, I2, I3, I4: hold in every state of an application and a process that a push starts, which gets its key from each", () => {
+    const report = explore(pushed)
+    assertWhole(report)
+    assert.isAbove(report.states, 200_000)
+    assert.isAbove(report.transitions, 1_000_000)
+  })
+
+  it("is the same whether each state is computed from the whole of it or from what its processes find", () => {
+    const same = (bounds: Partial<Explore.Bounds>, limit: number): void => {
+      const [whole, apart] = [true, false].map((isWhole) => explore(bounds, { isWhole, limit }))
+      assert.deepStrictEqual(apart, whole)
+    }
+    same({ crashes: 1, faults: 1, suspends: 1, wishes: 1 }, 3_000)
+    same({ ...pushed, crashes: 1, faults: 1, suspends: 1, wishes: 1 }, 3_000)
+    same({ processes: 1, events: 2 }, 10_000)
+  })
+
+  it("meets every state, input and command of the machines", () => {
     const seen = new Set<string>()
     const rules = Coverage.recording(Rules.real, seen)
     explore({ processes: 1, events: 1, faults: 2, wishes: 1 }, { rules, liveness: false })
     explore({ faults: 1, wishes: 1 }, { rules, liveness: false, limit: 30_000 })
-    assert.deepStrictEqual(Coverage.missing(seen), [])
+    explore({ ...pushed, faults: 1, wishes: 1 }, { rules, liveness: false, limit: 40_000 })
+    assert.deepStrictEqual(Coverage.missing(seen, pushed), [])
   })
 })
 
@@ -125,5 +155,65 @@ describe("The model under a wrong rule", { timeout: 120_000 }, () => {
       { crashes: 1, processes: 1 }
     )
     assert.match(what, /can't all be applied/)
+  })
+
+  it("I1: finds a process that a push has started and whose commits need no fence", () => {
+    const stands: Rules.Rules["stands"] = (table, fence) =>
+      fence.holder.startsWith("N") || Rules.real.stands(table, fence)
+    assert.match(found({ stands }, pushed).what, /^I1: N commits/)
+  })
+
+  it("I1: needs the fence when the lease is let go before the commit, and is kept by that alone", () => {
+    const options = { limit: 50_000, liveness: false, rules: { ...Rules.real, releasesEarly: true } }
+    assert.isUndefined(explore(pushed, options).violation)
+    const stands: Rules.Rules["stands"] = (table, fence) =>
+      fence.holder.startsWith("N") || Rules.real.stands(table, fence)
+    assert.match(found({ releasesEarly: true, stands }, pushed).what, /^I1: N commits/)
+  })
+
+  it("finds a process that goes on after its grant is lost: the fence refuses it for ever", () => {
+    const { what } = found(
+      {
+        keysStep: (config, state, input, need) => {
+          if (input._tag === "LeaseLost") return [state, []]
+          const isStale = input._tag === "IterateFailed" && input.failure.class === "stale"
+          return Rules.real.keysStep(
+            config,
+            state,
+            isStale ? { ...input, failure: { class: "network", message: "" } } : input,
+            need
+          )
+        }
+      },
+      pushed
+    )
+    assert.match(what, /can't all be applied/)
+  })
+
+  it("I3: finds a notification that queues for the lease", () => {
+    const take: Rules.Rules["take"] = (table, request) =>
+      Rules.real.take(table, { ...request, enqueueMillis: 15_000, urgent: request.urgent ?? false })
+    assert.match(found({ take }, pushed).what, /^I3: N waits/)
+  })
+
+  it("I4: finds a process that a push has started and that ends without letting the lease go", () => {
+    assert.match(found({ releasesOnSuspend: false }, pushed).what, /^I4: N has ended/)
+  })
+
+  it("I5: finds a process that a push has started and that takes its memory for loaded", () => {
+    const isDirty: Rules.Rules["isDirty"] = (valid, generation) => valid !== null && valid !== generation
+    assert.match(found({ isDirty }, { ...pushed, processes: 0 }).what, /^I5: N commits/)
+  })
+
+  it("finds a key that is never seen when the event isn't tried again once its owner is watched", () => {
+    assert.match(found({ triesWhenWatched: false }, pushed).what, /can't all be applied/)
+  })
+
+  it("finds a process that waits for ever when it forgets that an owner has gone while it looked once more", () => {
+    const keysStep: Rules.Rules["keysStep"] = (config, state, input, need) =>
+      state._tag === "Checking" && input._tag === "OwnerGone"
+        ? [state, []]
+        : Rules.real.keysStep(config, state, input, need)
+    assert.match(found({ keysStep }, pushed).what, /can't all be applied/)
   })
 })

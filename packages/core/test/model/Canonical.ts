@@ -65,14 +65,24 @@ const swapName = (_: string, name: string, marks: string): string => `"${name ==
 
 type Part = object
 
+/** Generations are counted from the oldest that anybody remembers, so there are few. */
+const GENERATIONS_MAX = 30
+
+const maskOf = (numbers: ReadonlyArray<number>): number => {
+  if (numbers.some((number) => number > GENERATIONS_MAX))
+    throw new RangeError(`more than ${GENERATIONS_MAX} generations are remembered`)
+  return numbers.reduce((mask, number) => mask | (1 << number), 0)
+}
+
 /** What is known of a part as it was written down. */
-interface Entry {
+export interface Entry {
   readonly part: Part
-  readonly generations: ReadonlyArray<number>
+  /** The generations that it names, one bit each. */
+  readonly generations: number
   /** The part in which the two processes have changed names, once that was asked for. */
-  swapped: Part | undefined
-  /** The number that it has under each renaming of generations, by the renaming. */
-  readonly numbers: Map<string, number>
+  swapped: Entry | undefined
+  /** The number that it has, by the generations that the whole state names. */
+  readonly numbers: Map<number, number>
 }
 
 /** Numbers the parts of states; equal parts have the same number and, once they come from here, the same identity. */
@@ -80,7 +90,7 @@ export class Parts {
   readonly #entries = new Map<string, Entry>()
   readonly #byPart = new WeakMap<Part, Entry>()
   readonly #numbers = new Map<string, number>()
-  readonly #parts: Array<Part> = []
+  readonly #parts: Array<Entry> = []
 
   /** How many different parts there are. */
   get size(): number {
@@ -88,20 +98,20 @@ export class Parts {
   }
 
   /** The part with this number. */
-  at(number: number): Part {
-    const part = this.#parts[number]
-    if (part === undefined) throw new RangeError(`there is no part ${number}`)
-    return part
+  at(number: number): Entry {
+    const entry = this.#parts[number]
+    if (entry === undefined) throw new RangeError(`there is no part ${number}`)
+    return entry
   }
 
-  #entryOf(part: Part): Entry {
+  entryOf(part: Part): Entry {
     const known = this.#byPart.get(part)
     if (known !== undefined) return known
     // The same members in another order are another entry, and in the end the same part.
     const written = JSON.stringify(part)
     const entry = this.#entries.get(written) ?? {
       part,
-      generations: numbersIn(part as Value, generations),
+      generations: maskOf(numbersIn(part as Value, generations)),
       swapped: undefined,
       numbers: new Map()
     }
@@ -115,43 +125,60 @@ export class Parts {
     const known = this.#numbers.get(key)
     if (known !== undefined) return known
     this.#numbers.set(key, this.#parts.length)
-    return this.#parts.push(part) - 1
+    return this.#parts.push(this.entryOf(part)) - 1
   }
 
-  #renamed({ generations: found, numbers, part }: Entry, ranks: ReadonlyMap<number, number>): number {
-    const renaming = found.map((generation) => ranks.get(generation)).join()
-    const known = numbers.get(renaming)
+  #renamed({ numbers, part }: Entry, all: number): number {
+    const known = numbers.get(all)
     if (known !== undefined) return known
-    const number = this.#numberOf(others.reduce(withRanks, rename(part as Value, generations, ranks)) as Part)
-    numbers.set(renaming, number)
+    const named = Array.from({ length: GENERATIONS_MAX + 1 }, (_, number) => number).filter(
+      (number) => ((all >> number) & 1) === 1
+    )
+    const number = this.#numberOf(others.reduce(withRanks, rename(part as Value, generations, ranks(named))) as Part)
+    numbers.set(all, number)
     return number
   }
 
-  #swapped(part: Part): Part {
-    const entry = this.#entryOf(part)
-    entry.swapped ??= JSON.parse(JSON.stringify(part).replaceAll(holder, swapName)) as Part
+  #swapped(entry: Entry): Entry {
+    entry.swapped ??= this.entryOf(JSON.parse(JSON.stringify(entry.part).replaceAll(holder, swapName)) as Part)
     return entry.swapped
   }
 
-  #numbersIn(parts: ReadonlyArray<Part>): ReadonlyArray<number> {
-    const entries = parts.map((part) => this.#entryOf(part))
-    const to = ranks(entries.flatMap((entry) => entry.generations))
-    return entries.map((entry) => this.#renamed(entry, to))
+  /** Numbers the parts of a state, in which two processes have changed places if `isSwapped`. */
+  #number(entries: ReadonlyArray<Entry>, isSwapped: boolean): Array<number> {
+    let all = 0
+    for (const entry of entries) all |= entry.generations
+    const numbers: Array<number> = []
+    for (let place = 0; place < entries.length; place++) {
+      const entry = entries[isSwapped && place < 2 ? 1 - place : place]
+      if (entry !== undefined) numbers.push(this.#renamed(isSwapped ? this.#swapped(entry) : entry, all))
+    }
+    return numbers
   }
 
-  /** A state as the numbers of its parts: its processes and then its world. */
-  numbersOf({ processes, world }: System): ReadonlyArray<number> {
-    const numbers = this.#numbersIn([...processes, world])
-    const [a, b] = processes
-    if (a === undefined || b === undefined || processes.length > 2) return numbers
-    const swapped = this.#numbersIn([this.#swapped(b), this.#swapped(a), this.#swapped(world)])
-    const differs = numbers.findIndex((number, at) => number !== swapped[at])
-    return (swapped[differs] ?? 0) < (numbers[differs] ?? 0) ? swapped : numbers
+  /**
+   * A state as the numbers of its parts: its processes, the first so many of which are the same but for their names, and then its
+   * world.
+   */
+  numbersOf(entries: ReadonlyArray<Entry>, alike: number): ReadonlyArray<number> {
+    const numbers = this.#number(entries, false)
+    if (alike !== 2) return numbers
+    const swapped = this.#number(entries, true)
+    for (let place = 0; place < numbers.length; place++) {
+      const difference = (swapped[place] ?? 0) - (numbers[place] ?? 0)
+      if (difference !== 0) return difference < 0 ? swapped : numbers
+    }
+    return numbers
   }
 
-  /** The state of these numbers. */
-  systemOf(numbers: ReadonlyArray<number>): System {
-    const parts = numbers.map((number) => this.at(number))
+  /** The parts of a state. */
+  entriesOf({ processes, world }: System): ReadonlyArray<Entry> {
+    return [...processes, world].map((part) => this.entryOf(part))
+  }
+
+  /** The state of these parts. */
+  systemOf(entries: ReadonlyArray<Entry>): System {
+    const parts = entries.map(({ part }) => part)
     return { processes: parts.slice(0, -1), world: parts.at(-1) } as unknown as System
   }
 }

@@ -3,6 +3,7 @@
  * nothing about them.
  */
 import type * as LeaseMachine from "../../src/lease/LeaseMachine.ts"
+import type * as NotificationKeysMachine from "../../src/notification/NotificationKeysMachine.ts"
 import type * as ExtensionLoopMachine from "../../src/sync/ExtensionLoopMachine.ts"
 import type { Rules } from "./Rules.ts"
 
@@ -83,17 +84,61 @@ const leaseStates: Record<LeaseMachine.State["_tag"], true> = {
   Lost: true
 }
 
+const keysInputs: Record<NotificationKeysMachine.Input["_tag"], true> = {
+  LeaseTaken: true,
+  LeaseBusy: true,
+  LeaseFailed: true,
+  LeaseLost: true,
+  LeaseWanted: true,
+  Iterated: true,
+  IterateFailed: true,
+  Sent: true,
+  Expired: true,
+  KeysWaited: true,
+  OwnerWatched: true,
+  OwnerGone: true,
+  WatchFailed: true
+}
+
+const keysCommands: Record<NotificationKeysMachine.Command["_tag"], true> = {
+  TryLease: true,
+  WatchGrant: true,
+  Iterate: true,
+  SendOutgoing: true,
+  ExpirePosition: true,
+  ReleaseLease: true,
+  WatchOwner: true,
+  UnwatchOwner: true,
+  WaitForKeys: true
+}
+
+const keysStates: Record<NotificationKeysMachine.State["_tag"], true> = {
+  Idle: true,
+  Trying: true,
+  Iterating: true,
+  Sending: true,
+  Expiring: true,
+  Resting: true,
+  Waiting: true,
+  Watching: true,
+  Checking: true,
+  GivenUp: true
+}
+
 const named = (what: string, tags: Record<string, true>): ReadonlyArray<string> =>
   Object.keys(tags).map((tag) => `${what} ${tag}`)
 
-/** Everything that a full visit meets; an input counts when it changes something. */
-export const expected: ReadonlyArray<string> = [
+/** What a visit meets when bounds are large enough; an input counts when it changes something. */
+export const expectedOf = ({ notifications }: { readonly notifications: number }): ReadonlyArray<string> => [
   ...named("loop state", loopStates),
   ...named("loop input", loopInputs),
   ...named("loop command", loopCommands),
   ...named("lease state", leaseStates),
   ...named("lease input", leaseInputs),
-  ...named("lease command", leaseCommands)
+  ...named("lease command", leaseCommands),
+  ...(notifications === 0
+    ? []
+    : [...named("keys state", keysStates), ...named("keys input", keysInputs), ...named("keys command", keysCommands)])
 ]
 
 /** Rules that note in `seen` what they meet. */
@@ -119,9 +164,20 @@ export const recording = (rules: Rules, seen: Set<string>): Rules => {
       const step = rules.loopStep(config, state, input)
       note("loop", state, input, step)
       return step
+    },
+    keysStep: (config, state, input, need) => {
+      const step = rules.keysStep(config, state, input, need)
+      note("keys", state, input, step)
+      return step
+    },
+    keysConsider: (config, state, need, random) => {
+      const step = rules.keysConsider(config, state, need, random)
+      note("keys", state, { _tag: "Considered" }, step)
+      return step
     }
   }
 }
 
 /** What was expected and not met. */
-export const missing = (seen: ReadonlySet<string>): ReadonlyArray<string> => expected.filter((one) => !seen.has(one))
+export const missing = (seen: ReadonlySet<string>, bounds: { readonly notifications: number }): ReadonlyArray<string> =>
+  expectedOf(bounds).filter((one) => !seen.has(one))

@@ -1,18 +1,25 @@
 /**
  * Visits every state that can be reached, breadth first: no sampling, and the first violation found has the shortest trace.
  *
- * Gotchas: a state is a row of numbers (`Canonical.ts`) in one growing array, and is looked up by a hash that only says where
- * to look; two states are the same when all their numbers are.
+ * Gotchas: a state is a row of numbers (`Canonical.ts`, `Table.ts`). What a process can do next is computed once for all states
+ * in which it finds the same (`Steps.ts`); `isWhole` computes it for each state from the whole of it, which is slow, and shows
+ * that nothing else matters.
  */
-import { Parts } from "./Canonical.ts"
+import { type Entry, Parts } from "./Canonical.ts"
 import * as Process from "./Process.ts"
+import * as Lease from "../../src/lease/Lease.ts"
 import type { Rules } from "./Rules.ts"
-import type { Budget, System } from "./System.ts"
+import { Steps, type Successor } from "./Steps.ts"
+import type { Budget, Process as AnyProcess, System } from "./System.ts"
+import { Column, States } from "./Table.ts"
 import * as World from "./World.ts"
 
 /** How large a model is. */
 export interface Bounds extends Budget {
+  /** Applications. */
   readonly processes: number
+  /** Processes that pushes start, how often in all says `pushes`. */
+  readonly notifications: number
   readonly events: number
 }
 
@@ -27,6 +34,8 @@ export interface Options {
   readonly checks?: RegExp
   /** Whether to look for states from which the events can't all be applied any more. */
   readonly liveness: boolean
+  /** Whether each state is computed from the whole of it. */
+  readonly isWhole?: boolean
   /** Told from time to time how many states there are. */
   readonly progress?: (states: number, depth: number) => void
 }
@@ -48,87 +57,16 @@ export interface Report {
   readonly violation: Violation | undefined
 }
 
-/** Integers that grow. */
-class Column {
-  #values = new Int32Array(1 << 16)
-  size = 0
-
-  push(value: number): void {
-    if (this.size === this.#values.length) {
-      const larger = new Int32Array(this.size * 2)
-      larger.set(this.#values)
-      this.#values = larger
-    }
-    this.#values[this.size++] = value
-  }
-
-  at(index: number): number {
-    return this.#values[index] ?? -1
-  }
-
-  /** A view of all. */
-  get all(): Int32Array {
-    return this.#values.subarray(0, this.size)
-  }
-}
-
-/** Every state that was met, by its number. */
-class States {
-  readonly #width: number
-  readonly #rows = new Column()
-  #slots = new Int32Array(1 << 16).fill(-1)
-  size = 0
-
-  constructor(width: number) {
-    this.#width = width
-  }
-
-  at(state: number): ReadonlyArray<number> {
-    return Array.from({ length: this.#width }, (_, place) => this.#rows.at(state * this.#width + place))
-  }
-
-  #hash(row: ReadonlyArray<number>): number {
-    let hash = 0
-    for (const number of row) hash = Math.imul(hash ^ number, 0x9e3779b1) ^ (hash >>> 15)
-    return hash >>> 0
-  }
-
-  #isAt(state: number, row: ReadonlyArray<number>): boolean {
-    return row.every((number, place) => this.#rows.at(state * this.#width + place) === number)
-  }
-
-  #slotOf(row: ReadonlyArray<number>): number {
-    const mask = this.#slots.length - 1
-    let slot = this.#hash(row) & mask
-    for (;;) {
-      const state = this.#slots[slot] ?? -1
-      if (state < 0 || this.#isAt(state, row)) return slot
-      slot = (slot + 1) & mask
-    }
-  }
-
-  #grow(): void {
-    this.#slots = new Int32Array(this.#slots.length * 2).fill(-1)
-    for (let state = 0; state < this.size; state++) this.#slots[this.#slotOf(this.at(state))] = state
-  }
-
-  /** The number of a state, which is `size` before the call when it is new. */
-  add(row: ReadonlyArray<number>): number {
-    if (this.size * 2 > this.#slots.length) this.#grow()
-    const slot = this.#slotOf(row)
-    const known = this.#slots[slot] ?? -1
-    if (known >= 0) return known
-    for (const number of row) this.#rows.push(number)
-    this.#slots[slot] = this.size
-    return this.size++
-  }
-}
-
 /** Where everything begins: processes that have just been started, and nothing stored. */
 export const initial = ({ rules, bounds }: Pick<Options, "rules" | "bounds">): System => {
-  const { crashes, events: _, faults, processes, suspends, wishes } = bounds
+  const { crashes, events: _, faults, notifications, processes, pushes, suspends, wishes } = bounds
+  const named = (count: number, first: string): ReadonlyArray<string> =>
+    Array.from({ length: count }, (_, at) => String.fromCharCode((first.codePointAt(0) ?? 0) + at))
   return {
-    processes: Array.from({ length: processes }, (_, at) => Process.start(rules, String.fromCharCode(65 + at))),
+    processes: [
+      ...named(processes, "A").map((name) => Process.application(rules, name)),
+      ...named(notifications, "N").map((name) => Process.notification(rules, name))
+    ],
     world: {
       table: { rows: [], waiters: [] },
       position: {},
@@ -136,7 +74,7 @@ export const initial = ({ rules, bounds }: Pick<Options, "rules" | "bounds">): S
       outgoing: false,
       arrived: 0,
       deleted: 0,
-      budget: { crashes, faults, suspends, wishes }
+      budget: { crashes, faults, suspends, wishes, pushes }
     }
   }
 }
@@ -147,30 +85,39 @@ export const movesOf = (
   system: System
 ): ReadonlyArray<World.Move> => [
   ...World.moves(system, bounds.events),
-  ...system.processes.flatMap((_, index) => Process.moves(rules, fine, system, index))
+  ...system.processes.flatMap((_, index) => Process.moves(rules, { events: bounds.events, fine }, system, index))
 ]
 
-/** States from which no state of `goals` can be reached by the given edges: those that are stuck. */
-const stuckStates = (states: number, goals: ReadonlyArray<number>, from: Int32Array, to: Int32Array): number => {
-  const starts = new Int32Array(states + 1)
-  for (const target of to) starts[target + 1] = (starts[target + 1] ?? 0) + 1
-  for (let state = 0; state < states; state++) starts[state + 1] = (starts[state + 1] ?? 0) + (starts[state] ?? 0)
-  const sources = new Int32Array(to.length)
-  const filled = starts.slice()
-  to.forEach((target, edge) => {
-    const place = filled[target] ?? 0
-    sources[place] = from[edge] ?? 0
-    filled[target] = place + 1
-  })
-  const reaches = new Uint8Array(states)
-  const queue = [...goals]
-  for (const goal of goals) reaches[goal] = 1
-  for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
-    for (let place = starts[next] ?? 0; place < (starts[next + 1] ?? 0); place++) {
-      const source = sources[place] ?? 0
-      if (reaches[source] === 1) continue
-      reaches[source] = 1
-      queue.push(source)
+/** Whether an application follows the stream under its lease. */
+const owns = (process: AnyProcess, { table }: System["world"]): boolean =>
+  process.role === "application" &&
+  process.loop._tag === "Polling" &&
+  process.grant !== null &&
+  Lease.stands(table, process.grant.fence)
+
+/** Whether everything is as it should be when all events are applied: no push is at work, and an application follows. */
+const isGoal = ({ processes, world }: System): boolean =>
+  processes.every(({ life, role }) => role === "application" || life === "dead") &&
+  processes.some((process) => owns(process, world))
+
+/**
+ * A state from which no goal can be reached, or -1. `to` are the targets of the edges, those of a state from `starts` on.
+ * Most edges lead to later states, so that few sweeps from the last state to the first one are enough.
+ */
+const stuckState = (goals: Column, starts: Column, to: Column): number => {
+  const reaches = new Uint8Array(starts.size)
+  for (const goal of goals.all) reaches[goal] = 1
+  const reachesOne = (state: number): boolean => {
+    const end = state + 1 < starts.size ? starts.at(state + 1) : to.size
+    for (let edge = starts.at(state); edge < end; edge++) if (reaches[to.at(edge)] === 1) return true
+    return false
+  }
+  for (let isChanged = true; isChanged;) {
+    isChanged = false
+    for (let state = starts.size - 1; state >= 0; state--) {
+      if (reaches[state] === 1 || !reachesOne(state)) continue
+      reaches[state] = 1
+      isChanged = true
     }
   }
   return reaches.indexOf(0)
@@ -178,20 +125,25 @@ const stuckStates = (states: number, goals: ReadonlyArray<number>, from: Int32Ar
 
 /** Visits everything. */
 export const explore = (options: Options): Report => {
+  const { bounds } = options
   const parts = new Parts()
-  const states = new States(options.bounds.processes + 1)
-  const [parents, depths] = [new Column(), new Column()]
-  const [from, to] = [new Column(), new Column()]
-  const goals: Array<number> = []
+  const states = new States(bounds.processes + bounds.notifications + 1)
+  const parents = new Column()
+  const [starts, to] = [new Column(), new Column()]
+  const goals = new Column()
   let transitions = 0
+  let [depth, levelEnd] = [0, 1]
 
-  const visit = (system: System, parent: number): number => {
+  const numbersOf = (entries: ReadonlyArray<Entry>): ReadonlyArray<number> => parts.numbersOf(entries, bounds.processes)
+  const partsOf = (numbers: ReadonlyArray<number>): System => parts.systemOf(numbers.map((number) => parts.at(number)))
+  const isFull = (world: Entry): boolean => (world.part as System["world"]).inbox.length === bounds.events
+  const visit = (entries: ReadonlyArray<Entry>, parent: number): number => {
     const before = states.size
-    const state = states.add(parts.numbersOf(system))
+    const numbers = numbersOf(entries)
+    const state = states.add(numbers)
     if (state < before) return state
     parents.push(parent)
-    depths.push(parent < 0 ? 0 : depths.at(parent) + 1)
-    if (system.world.inbox.length === options.bounds.events) goals.push(state)
+    if (options.liveness && isFull(parts.at(numbers.at(-1) ?? -1)) && isGoal(partsOf(numbers))) goals.push(state)
     return state
   }
   /** The way to a state, gone once more: two processes that have changed places in a state keep their names here. */
@@ -201,7 +153,8 @@ export const explore = (options: Options): Report => {
     const words: Array<string> = []
     let system = initial(options)
     for (const target of path) {
-      const move = movesOf(options, system).find(({ next }) => states.add(parts.numbersOf(next)) === target)
+      const leads = ({ next }: World.Move): boolean => states.add(numbersOf(parts.entriesOf(next))) === target
+      const move = movesOf(options, system).find(leads)
       if (move === undefined) throw new Error(`no move leads to state ${target}`)
       words.push(move.words)
       system = move.next
@@ -215,12 +168,11 @@ export const explore = (options: Options): Report => {
   const report = (violation: Violation | undefined, isCut = false): Report => ({
     states: states.size,
     transitions,
-    depth: depths.at(states.size - 1),
+    depth,
     parts: parts.size,
     isCut,
     violation
   })
-
   /** The step out of a state that breaks an invariant. */
   const wrong = (state: number): Violation => {
     const { system, words } = traceOf(state)
@@ -228,24 +180,37 @@ export const explore = (options: Options): Report => {
     if (move === undefined) throw new Error(`nothing is wrong after state ${state}`)
     return { what: fault(move, system) ?? "", trace: [...words, move.words] }
   }
+  const steps = new Steps(parts, options, fault)
+  const whole = (entries: ReadonlyArray<Entry>): ReadonlyArray<Successor> => {
+    const system = parts.systemOf(entries)
+    return movesOf(options, system).map((move) => ({
+      entries: parts.entriesOf(move.next),
+      isFault: move.isFault,
+      violation: fault(move, system)
+    }))
+  }
 
-  visit(initial(options), -1)
+  visit(parts.entriesOf(initial(options)), -1)
   for (let state = 0; state < states.size; state++) {
     if (states.size > options.limit) return report(undefined, true)
-    if (state % 20_000 === 0) options.progress?.(states.size, depths.at(state))
-    const system = parts.systemOf(states.at(state))
-    for (const move of movesOf(options, system)) {
+    if (state === levelEnd) {
+      depth++
+      levelEnd = states.size
+    }
+    if (state % 100_000 === 0) options.progress?.(states.size, depth)
+    const numbers = states.at(state)
+    const entries = numbers.map((number) => parts.at(number))
+    const successors = options.isWhole === true ? whole(entries) : steps.from(numbers, entries)
+    if (options.liveness) starts.push(to.size)
+    for (const { entries, isFault, violation } of successors) {
       transitions++
-      if (fault(move, system) !== undefined) return report(wrong(state))
-      const next = visit(move.next, state)
-      if (options.liveness && !move.isFault && next !== state) {
-        from.push(state)
-        to.push(next)
-      }
+      if (violation !== undefined) return report(wrong(state))
+      const next = visit(entries, state)
+      if (options.liveness && !isFault && next !== state) to.push(next)
     }
   }
   if (!options.liveness) return report(undefined)
-  const stuck = stuckStates(states.size, goals, from.all, to.all)
+  const stuck = stuckState(goals, starts, to)
   if (stuck < 0) return report(undefined)
   return report({ what: "from here the events can't all be applied any more", trace: traceOf(stuck).words })
 }

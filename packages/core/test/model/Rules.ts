@@ -5,6 +5,7 @@
  */
 import * as Lease from "../../src/lease/Lease.ts"
 import * as LeaseMachine from "../../src/lease/LeaseMachine.ts"
+import * as NotificationKeysMachine from "../../src/notification/NotificationKeysMachine.ts"
 import * as ExtensionLoopMachine from "../../src/sync/ExtensionLoopMachine.ts"
 import * as SyncStoreMemoryState from "../../src/testing/SyncStoreMemoryState.ts"
 
@@ -19,6 +20,8 @@ export interface Rules {
   readonly commit: typeof SyncStoreMemoryState.commitExtension
   readonly leaseStep: typeof LeaseMachine.step
   readonly loopStep: typeof ExtensionLoopMachine.step
+  readonly keysStep: typeof NotificationKeysMachine.step
+  readonly keysConsider: typeof NotificationKeysMachine.consider
   /** The holder's id of a process that was started for the nth time. */
   holderOf(name: string, start: number): string
   /** Whether memory must be loaded again under a grant. */
@@ -27,8 +30,12 @@ export interface Rules {
   readonly voids: boolean
   /** What a response brings is acknowledged as soon as it is received. */
   readonly acknowledgesEarly: boolean
-  /** The lease is let go before `suspend` returns. */
+  /** The lease is let go before `suspend` returns, and before a process that a push has started ends. */
   readonly releasesOnSuspend: boolean
+  /** An event is decrypted once more when an owner is being watched: its key may have come before. */
+  readonly triesWhenWatched: boolean
+  /** A process that a push has started lets the lease go when the homeserver has answered, before it commits. */
+  readonly releasesEarly: boolean
 }
 
 /** Those of the product. */
@@ -41,9 +48,13 @@ export const real: Rules = {
   commit: SyncStoreMemoryState.commitExtension,
   leaseStep: LeaseMachine.step,
   loopStep: ExtensionLoopMachine.step,
+  keysStep: NotificationKeysMachine.step,
+  keysConsider: NotificationKeysMachine.consider,
   holderOf: (name, start) => `${name}${"'".repeat(start)}`,
   isDirty: (validGeneration, generation) => validGeneration !== generation,
   voids: true,
   acknowledgesEarly: false,
-  releasesOnSuspend: true
+  releasesOnSuspend: true,
+  triesWhenWatched: true,
+  releasesEarly: false
 }

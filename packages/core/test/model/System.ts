@@ -8,14 +8,16 @@
  * Left out: clocks that disagree (an end that is too early or too late is here, since any lease may expire at any moment), a
  * request that reaches the homeserver after its process has given it up (it acknowledges only what is stored, and the stored
  * position never goes back), sends of the application (they are turns like the loop's own), a to-device batch in several
- * pages, and the third process that a push starts. Also, unless the model is `fine`: that something comes between an answer
- * and the loop that takes it from an empty mailbox. A process that looks at the lease always reads the answer at once, or is
- * killed or suspended before.
+ * pages, several pushes at once in a process, and a notification client within the application's process, which shares its
+ * grant. Also, unless the model is `fine`: that something comes between an answer and the loop that takes it from an empty
+ * mailbox. A process that looks at the lease always reads the answer at once, or is killed or suspended before.
  *
  * Not here: what happens (`Process.ts`, `World.ts`), in which order (`Explore.ts`).
  */
 import type * as Lease from "../../src/lease/Lease.ts"
 import type * as LeaseMachine from "../../src/lease/LeaseMachine.ts"
+import type { SyncResponse } from "../../src/matrix/SlidingSync.ts"
+import type * as NotificationKeysMachine from "../../src/notification/NotificationKeysMachine.ts"
 import type * as ExtensionLoopMachine from "../../src/sync/ExtensionLoopMachine.ts"
 import type { ExtensionPosition } from "../../src/sync/SyncStore.ts"
 import { defaults } from "../../src/sync/SyncConfig.ts"
@@ -68,31 +70,78 @@ export interface Memory {
   readonly outgoing: boolean
 }
 
-/** One process: its extension loop with mailbox and fibers, its semaphore, its turns at the end-to-end machine. */
-export interface Process {
+/** The lease is being let go, or (without a fence) the place in the queue; then the actor goes on with these commands. */
+interface Releasing<Command> {
+  readonly fence: Lease.Fence | null
+  readonly after: ReadonlyArray<Command>
+}
+
+/** What every process has: its semaphore, and its turns at the end-to-end machine. */
+export interface Member {
   readonly name: string
   /** Its id in the lease row, another one for each start. */
   readonly holder: string
-  /** `closing`: the loop has ended, and the lease is being let go. */
+  /** `closing`: the actor has ended, and the lease is being let go. `dead`: killed, ended, or not started yet. */
   readonly life: "runs" | "closing" | "suspended" | "dead"
-  readonly loop: ExtensionLoopMachine.State
-  readonly mailbox: ReadonlyArray<ExtensionLoopMachine.Input>
-  /** The lease is being let go, or (without a fence) the place in the queue; then the actor goes on with these commands. */
-  readonly releasing: {
-    readonly fence: Lease.Fence | null
-    readonly after: ReadonlyArray<ExtensionLoopMachine.Command>
-  } | null
-  readonly work: Acquiring | Running | null
   readonly grant: Grant | null
   /** The generation under which memory is valid (`DistributedSemaphore`, invariant I5). */
   readonly validGeneration: number | null
   /** Whether turns can be had, and memory is loaded (`CryptoTurn`). */
   readonly turns: { readonly loaded: boolean } | null
   readonly memory: Memory | null
-  readonly hurries: boolean
   /** A peer has asked for the lease, and the keeping fiber has not heard it yet. */
   readonly asked: boolean
 }
+
+/** The application: its extension loop with mailbox and fibers. */
+export interface Application extends Member {
+  readonly role: "application"
+  readonly loop: ExtensionLoopMachine.State
+  readonly mailbox: ReadonlyArray<ExtensionLoopMachine.Input>
+  readonly releasing: Releasing<ExtensionLoopMachine.Command> | null
+  readonly work: Acquiring | Running | null
+  readonly hurries: boolean
+}
+
+/** What comes to an actor that resolves a push, as far as it concerns the stream. */
+export type NotificationInput =
+  | NotificationKeysMachine.Input
+  | { readonly _tag: "KeysCommitted" }
+  | { readonly _tag: "DecryptAnswered"; readonly isFound: boolean }
+
+/** What the fiber is at that the machine calls `keys`. */
+export type KeysWork =
+  | { readonly _tag: "Trying"; readonly dead: ReadonlyArray<string> }
+  /** `sent` is the stored position once it was read, `response` what the homeserver has answered to it. */
+  | {
+      readonly _tag: "Iterating"
+      readonly stage: "begun" | "asking" | "applying" | "committed"
+      readonly timeoutMillis: number
+      readonly sent: ExtensionPosition | null
+      readonly response: SyncResponse | null
+    }
+  | { readonly _tag: "SendingOutgoing" }
+  | { readonly _tag: "Dropping" }
+  | { readonly _tag: "Resting" }
+
+/** A process that a push has started: it shows one event, which needs the key that a to-device event brings. */
+export interface Notification extends Member {
+  readonly role: "notification"
+  readonly keys: NotificationKeysMachine.State
+  readonly mailbox: ReadonlyArray<NotificationInput>
+  readonly releasing: Releasing<NotificationKeysMachine.Command> | null
+  readonly work: KeysWork | null
+  /** The to-device event that brings the key; 0 when that doesn't matter any more. */
+  readonly wants: number
+  /** How far it is with the event. `outdated`: a key came while it was being decrypted. `over`: it has its result. */
+  readonly reading: "toDecrypt" | "decrypting" | "outdated" | "awaitingKey" | "over"
+  /** The fiber that decrypts is under way. */
+  readonly decrypts: boolean
+  /** The fiber that follows an owner: whether its watch is in force, and whether the key has yet to be committed since. */
+  readonly owner: { readonly holder: string; readonly inForce: boolean; readonly expects: boolean } | null
+}
+
+export type Process = Application | Notification
 
 /** How often something may still happen. */
 export interface Budget {
@@ -103,6 +152,8 @@ export interface Budget {
   readonly suspends: number
   /** That a process is in a hurry, or is told to try again. */
   readonly wishes: number
+  /** Processes that pushes start. */
+  readonly pushes: number
 }
 
 /** What the processes share. */
@@ -125,10 +176,13 @@ export interface System {
   readonly world: World
 }
 
-/** The system with one process changed. */
-export const withProcess = (system: System, index: number, change: Partial<Process>): System => ({
+/** What may change in a process. */
+export type Change = Partial<Omit<Application, "role">> | Partial<Omit<Notification, "role">>
+
+/** The system with one process changed; who changes what only one role has knows that it has that role. */
+export const withProcess = (system: System, index: number, change: Change): System => ({
   ...system,
-  processes: system.processes.map((process, at) => (at === index ? { ...process, ...change } : process))
+  processes: system.processes.map((process, at) => (at === index ? ({ ...process, ...change } as Process) : process))
 })
 
 /** The system with its world changed. */
@@ -137,8 +191,26 @@ export const withWorld = (system: System, change: Partial<World>): System => ({
   world: { ...system.world, ...change }
 })
 
+/** The system after something that happens only so often. */
+export const spend = (system: System, what: keyof Budget): System => {
+  const { budget } = system.world
+  return withWorld(system, { budget: { ...budget, [what]: budget[what] - 1 } })
+}
+
 export const processAt = (system: System, index: number): Process => {
   const process = system.processes[index]
   if (process === undefined) throw new RangeError(`there is no process ${index}`)
+  return process
+}
+
+export const applicationAt = (system: System, index: number): Application => {
+  const process = processAt(system, index)
+  if (process.role !== "application") throw new TypeError(`${process.name} is no application`)
+  return process
+}
+
+export const notificationAt = (system: System, index: number): Notification => {
+  const process = processAt(system, index)
+  if (process.role !== "notification") throw new TypeError(`${process.name} is no notification`)
   return process
 }

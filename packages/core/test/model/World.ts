@@ -9,8 +9,9 @@ import { Result } from "effect"
 import type * as Lease from "../../src/lease/Lease.ts"
 import { emptyResponse, type SyncRequest, type SyncResponse } from "../../src/matrix/SlidingSync.ts"
 import * as SyncStoreMemoryState from "../../src/testing/SyncStoreMemoryState.ts"
+import type { ErrorClass } from "../../src/sync/SupervisionPolicy.ts"
 import type { Rules } from "./Rules.ts"
-import { NOW, PAST, processAt, type System, withProcess, withWorld } from "./System.ts"
+import { NOW, PAST, type Process, processAt, spend, type System, withWorld } from "./System.ts"
 
 /** Something that can happen: in words, whether it is a fault, what comes of it, and the invariant that it breaks, if any. */
 export interface Move {
@@ -25,6 +26,32 @@ export interface Move {
 export type Committed =
   | { readonly _tag: "Done"; readonly next: System; readonly violation: string | undefined }
   | { readonly _tag: "Refused"; readonly class: "stale" | "moved" }
+
+/** What can become of a commit: it is done, refused, or fails before or after it had its effect. */
+export const commitMoves = (
+  system: System,
+  words: string,
+  transaction: (from: System) => Committed,
+  after: (done: System) => System,
+  refused: (from: System, one: ErrorClass) => System
+): ReadonlyArray<Move> => {
+  const moves: Array<Move> = []
+  const result = transaction(system)
+  if (result._tag === "Refused")
+    moves.push({ words: `${words}: refused, ${result.class}`, isFault: false, next: refused(system, result.class) })
+  else {
+    const { next, violation } = result
+    moves.push({ words, isFault: false, next: after(next), ...(violation && { violation }) })
+  }
+  if (system.world.budget.faults === 0) return moves
+  const spent = spend(system, "faults")
+  const durable = transaction(spent)
+  const fault = (how: string, next: System): void => void moves.push({ words: `${words}: ${how}`, isFault: true, next })
+  fault("fails before", refused(spent, "crypto"))
+  fault("the store can't be used any more", refused(spent, "storeTerminal"))
+  fault("done, and never heard of", refused(durable._tag === "Refused" ? spent : durable.next, "store"))
+  return moves
+}
 
 /** Why a commit must not have been possible, or `undefined`. */
 const misuse = (system: System, index: number, fence: Lease.Fence): string | undefined => {
@@ -53,18 +80,23 @@ export const check = (before: System, after: System): string | undefined => {
   const [old, row] = [before.world.table.rows[0], after.world.table.rows[0]]
   if (old !== undefined && row !== undefined && old.holder !== row.holder && row.generation <= old.generation)
     return `I1: the lease passes from ${old.holder} to ${row.holder} under the same generation`
-  return disorder(after)
+  const queued = after.processes.find(
+    ({ holder, role }) =>
+      role === "notification" && after.world.table.waiters.some((waiter) => waiter.holder === holder)
+  )
+  return queued === undefined ? disorder(after) : `I3: ${queued.name} waits in the queue, and holds others up`
 }
+
+/** A process whose memory isn't what is stored any more. */
+export const outdated = (process: Process): Process =>
+  process.memory?.current === true ? { ...process, memory: { ...process.memory, current: false } } : process
 
 /** What all know after a commit: the memory of every other process is outdated. */
 const afterCommit = (system: System, index: number, outgoing: boolean): System => ({
   world: { ...system.world, outgoing },
-  processes: system.processes.map((process, at) => {
-    if (at === index) return { ...process, memory: { current: true, touched: false, outgoing } }
-    return process.memory === null || !process.memory.current
-      ? process
-      : { ...process, memory: { ...process.memory, current: false } }
-  })
+  processes: system.processes.map((process, at) =>
+    at === index ? { ...process, memory: { current: true, touched: false, outgoing } } : outdated(process)
+  )
 })
 
 const numberOf = (content: unknown): number => Number((content as { readonly n?: unknown }).n)
@@ -136,19 +168,36 @@ export const answer = (
   return { response, next: withWorld(system, { deleted: rules.acknowledgesEarly ? arrived : deleted }) }
 }
 
+export type Row = Lease.LeaseRow
+
+/** Whether a process lives that keeps the grant which this row is. */
+export const isHeldBy = ({ grant }: Process, row: Row): boolean =>
+  grant?.keeping._tag === "Held" && grant.fence.holder === row.holder && grant.fence.generation === row.generation
+
+/** A process that keeps the grant whose end is over. */
+export const expired = (process: Process, row: Row): Process => {
+  const { grant } = process
+  if (grant?.keeping._tag !== "Held" || !isHeldBy(process, row)) return process
+  return { ...process, grant: { ...grant, keeping: { ...grant.keeping, expiresAtMillis: PAST } } }
+}
+
+/** The row whose end is over after a step of the world, if any. */
+export const expiring = (before: System["world"], after: System["world"]): Row | undefined => {
+  const [old, row] = [before.table.rows[0], after.table.rows[0]]
+  return old !== row ? old : undefined
+}
+
 /** What time does to the lease and to the queue. */
 const passing = (system: System): ReadonlyArray<Move> => {
   const { table } = system.world
   const moves: Array<Move> = []
   const row = table.rows[0]
   if (row !== undefined && row.expiresAtMillis > NOW) {
-    let next = withWorld(system, { table: { ...table, rows: [{ ...row, expiresAtMillis: PAST }] } })
-    system.processes.forEach(({ grant }, index) => {
-      if (grant?.keeping._tag !== "Held") return
-      if (grant.fence.holder !== row.holder || grant.fence.generation !== row.generation) return
-      next = withProcess(next, index, { grant: { ...grant, keeping: { ...grant.keeping, expiresAtMillis: PAST } } })
-    })
-    moves.push({ words: `the lease of ${row.holder} expires`, isFault: false, next })
+    const next = withWorld(system, { table: { ...table, rows: [{ ...row, expiresAtMillis: PAST }] } })
+    const processes = system.processes.map((process) => expired(process, row))
+    // Who lives and has it renews it in time, unless something is wrong.
+    const isFault = system.processes.some((process) => isHeldBy(process, row))
+    moves.push({ words: `the lease of ${row.holder} expires`, isFault, next: { ...next, processes } })
   }
   for (const waiter of table.waiters) {
     if (waiter.expiresAtMillis <= NOW) continue
