@@ -51,7 +51,7 @@ export interface Crew {
 /** How long after a full disk a process may still end of it: it may have been starting. */
 const AFTERMATH_MILLIS = 15_000
 const RESTART_PAUSE = "300 millis"
-/** How long anything may take that a process is to say once nothing is in its way: a backoff has 30 s. */
+/** How long anything may take that a process is to say once nothing is in its way, and until it can be asked: a backoff has 30 s. */
 export const SAY_LIMIT_MILLIS = 60_000
 
 type State = Extract<RunEvent, { readonly event: "state" }>

@@ -11,7 +11,7 @@ import * as ControlClient from "../../packages/platform/src/control/ControlClien
 import * as Connections from "../../packages/platform/src/story/Connections.ts"
 import type * as Gate from "../../packages/platform/src/story/Gate.ts"
 import { StoryError } from "../../packages/platform/src/story/StoryError.ts"
-import type * as Crew from "./Crew.ts"
+import * as Crew from "./Crew.ts"
 import type * as KillThread from "./KillThread.ts"
 import * as Processes from "./Processes.ts"
 import type { Step } from "./Schedule.ts"
@@ -52,12 +52,10 @@ export const isToBlame = (state: DiskState, withinMillis: number): boolean =>
 
 /** Deadline that a phone gives. */
 const QUIET_MILLIS = 5_000
-/** How long a process that has just been started may take until it can be asked. */
-const ASK_LIMIT = "15 seconds"
 
 type Ask<A> = (client: ControlClient.ControlClient) => Effect.Effect<A, ControlClient.ControlError>
 
-/** Asks a process by its control socket, which a starting one doesn't have yet; `None` when it ends meanwhile. */
+/** Asks a process by its control socket, which one that starts has after a while; `None` when it ends meanwhile. */
 const ask = <A>({ stage }: Scene, member: Crew.Member, pid: number, what: Ask<A>) => {
   const once = Effect.scoped(
     Effect.gen(function* () {
@@ -73,9 +71,11 @@ const ask = <A>({ stage }: Scene, member: Crew.Member, pid: number, what: Ask<A>
     ),
     Effect.retry(Schedule.spaced("100 millis")),
     Effect.timeoutOrElse({
-      duration: ASK_LIMIT,
+      duration: Crew.SAY_LIMIT_MILLIS,
       orElse: () =>
-        new StoryError({ message: `${member.name} (process ${pid}) could not be asked within ${ASK_LIMIT}` })
+        new StoryError({
+          message: `${member.name} (process ${pid}) could not be asked within ${Crew.SAY_LIMIT_MILLIS} ms`
+        })
     }),
     Effect.mapError((error) => new StoryError({ message: error.message }))
   )
