@@ -245,6 +245,7 @@ describe("DevHomeserver", () => {
         Effect.map(ask(dev, path, options), ({ status, json }) => `${status} ${json.errcode}`)
       assert.strictEqual(yield* errcode("/nowhere"), "404 M_UNRECOGNIZED")
       assert.strictEqual(yield* errcode(`${v3}/sync`), "404 M_UNRECOGNIZED")
+      assert.strictEqual(yield* errcode(`${v3}/createRoom`), "405 M_UNRECOGNIZED")
       assert.strictEqual(yield* errcode(`${v3}/login`, { body: "{" }), "400 M_NOT_JSON")
       assert.strictEqual(yield* errcode(`${v3}/login`, { body: "[]" }), "400 M_BAD_JSON")
       assert.strictEqual(yield* errcode(`${v3}/account/whoami`), "401 M_MISSING_TOKEN")

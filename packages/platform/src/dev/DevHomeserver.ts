@@ -76,7 +76,8 @@ const serve = (server: Server, host: HomeserverHost.HomeserverHost, options: Opt
   Effect.gen(function* () {
     const { spellings = ["unstable", "v4"] } = options
     const gate = yield* DevGate.make(server)
-    const routes = Layer.merge(DevRoute.routes(host, endpoints(spellings, gate)), DevRoute.fallback)
+    const served = endpoints(spellings, gate)
+    const routes = Layer.mergeAll(DevRoute.routes(host, served), DevRoute.otherMethods(served), DevRoute.fallback)
     const serving = HttpRouter.serve(routes, {
       disableLogger: true,
       disableListenLog: true,

@@ -164,9 +164,23 @@ export const routes = (host: Host, endpoints: ReadonlyArray<Endpoint>) =>
     )
   )
 
+const unrecognized = (status: number) =>
+  Effect.succeed(matrixError({ status, errcode: "M_UNRECOGNIZED", message: "Unrecognized request" }))
+
 /** What every other path is answered with: 404 `M_UNRECOGNIZED`, as the specification wants it. */
-export const fallback = HttpRouter.add(
-  "*",
-  "/*",
-  Effect.succeed(matrixError({ status: 404, errcode: "M_UNRECOGNIZED", message: "Unrecognized request" }))
-)
+export const fallback = HttpRouter.add("*", "/*", unrecognized(404))
+
+const methods: ReadonlyArray<HttpMethod.HttpMethod> = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+
+/** The paths of some endpoints by the methods that they don't have: 405 `M_UNRECOGNIZED`. Spec: "Common error codes". */
+export const otherMethods = (endpoints: ReadonlyArray<Endpoint>) => {
+  const served = new Set(endpoints.map(({ method, path }) => `${method} ${path}`))
+  const paths = [...new Set(endpoints.map(({ path }) => path))]
+  return HttpRouter.addAll(
+    paths.flatMap((path) =>
+      methods
+        .filter((method) => !served.has(`${method} ${path}`))
+        .map((method) => HttpRouter.route(method, path, unrecognized(405)))
+    )
+  )
+}
