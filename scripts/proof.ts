@@ -91,12 +91,16 @@ const outputOf = ({ args, limitMinutes, script }: Part.Run): Promise<string> =>
 
 const gitSays = (...args: ReadonlyArray<string>): string => spawnSync("git", args, { encoding: "utf8" }).stdout.trim()
 
-const parsed = (text: string): Schema.Json | undefined => {
-  try {
-    return JSON.parse(lastLine(text)) as Schema.Json
-  } catch {
-    return undefined
+/** The report in what a command printed: all of it, or the last line. */
+const reportIn = (text: string): Schema.Json | undefined => {
+  for (const part of [text, lastLine(text)]) {
+    try {
+      return JSON.parse(part) as Schema.Json
+    } catch {
+      // It isn't all of it; or there is none.
+    }
   }
+  return undefined
 }
 
 const main = async (): Promise<number> => {
@@ -122,10 +126,10 @@ const main = async (): Promise<number> => {
   for (const { file, part, run } of runs) {
     const command = Part.commandOf(run)
     say(`== ${part.title}: ${command}`)
-    const report = parsed(file === undefined ? await outputOf(run) : readFileSync(file, "utf8"))
+    const report = reportIn(file === undefined ? await outputOf(run) : readFileSync(file, "utf8"))
     const judged = report === undefined ? undefined : part.judge(report)
     if (report === undefined || judged === undefined) {
-      say(`proof: the last line of ${file ?? command} is not its report.`)
+      say(`proof: what ${file ?? command} has is not its report.`)
       failed += 1
       continue
     }

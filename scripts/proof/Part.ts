@@ -8,7 +8,7 @@ import { Option, Schema } from "effect"
 /** `short` is for every commit, `long` is what the page stands on. */
 export type Form = "short" | "long"
 
-/** One command, `npm run <script> -- <args>`; the last line of its standard output is its report, in JSON. */
+/** One command, `npm run <script> -- <args>`; its standard output, or the last line of it, is its report, in JSON. */
 export interface Run {
   /** What is special about it; unique in its part. */
   readonly name: string

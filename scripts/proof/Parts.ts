@@ -91,6 +91,76 @@ const mutation = Part.make({
   })
 })
 
+const one = { processes: "1", notifications: "1", pushes: "1", events: "1" }
+const two = { processes: "2", events: "1", crashes: "1" }
+
+const modelArgs = (bounds: { readonly [name: string]: string }): ReadonlyArray<string> => [
+  ...Object.entries(bounds).flatMap(([name, value]) => [`--${name}`, value]),
+  "--json"
+]
+
+const model = Part.make({
+  name: "model",
+  title: "All interleavings of a small account",
+  how: [
+    "A breadth-first search over the pure machines of the product: the lease, the extension loop, and the process that a push starts. Nothing is",
+    "sampled: each step of each process, each answer and each trouble within the bounds comes after each other one. I1 to I5 hold in every",
+    "state, and from every state everything can still come to a good end."
+  ].join("\n"),
+  runs: {
+    short: [
+      { name: "two applications", script: "model", args: modelArgs(two), limitMinutes: 5 },
+      { name: "one and a push", script: "model", args: modelArgs(one), limitMinutes: 5 }
+    ],
+    long: [{ name: "whole", script: "model", args: ["--all", "--json"], limitMinutes: 240 }]
+  },
+  report: Schema.Array(
+    Schema.Struct({
+      name: Schema.optionalKey(Schema.String),
+      bounds: counts,
+      states: Schema.Finite,
+      transitions: Schema.Finite,
+      depth: Schema.Finite,
+      isCut: Schema.Boolean,
+      violations: Schema.Array(Schema.Struct({ what: Schema.String })),
+      cpuSeconds: Schema.Finite,
+      memoryMegabytes: Schema.Finite
+    })
+  ),
+  judge: (report) => {
+    const sum = (pick: (found: (typeof report)[number]) => number): number =>
+      report.reduce((total, found) => total + pick(found), 0)
+    const violations = report.flatMap((found) => found.violations.map(({ what }) => what))
+    const isCut = report.some((found) => found.isCut)
+    return {
+      ok: report.length > 0 && violations.length === 0 && !isCut,
+      headline: `${number(sum(({ states }) => states))} states, ${number(sum(({ transitions }) => transitions))} transitions: ${violations.length} violations`,
+      figures: [
+        ["configurations", String(report.length)],
+        ["states", number(sum(({ states }) => states))],
+        ["transitions", number(sum(({ transitions }) => transitions))],
+        ["violations", violations.join("; ") || "0"],
+        ["all visited", isCut ? "no" : "yes"]
+      ],
+      table: {
+        head: ["configuration", "bounds", "states", "transitions", "depth", "time of a core", "memory"],
+        rows: report.map(({ bounds, cpuSeconds, depth, memoryMegabytes, name, states, transitions }) => [
+          name ?? "",
+          Object.entries(bounds)
+            .filter(([, value]) => value > 0)
+            .map(([what, value]) => `${what} ${value}`)
+            .join(", "),
+          number(states),
+          number(transitions),
+          number(depth),
+          duration(cpuSeconds),
+          `${number(memoryMegabytes)} MB`
+        ])
+      }
+    }
+  }
+})
+
 const chaosArgs = (homeserver: string, minutes: string): ReadonlyArray<string> => [
   "--minutes",
   minutes,
@@ -299,4 +369,30 @@ const soak = Part.make({
   }
 })
 
-export const all: ReadonlyArray<Part.Part> = [simulation, mutation, chaos, fuzz, soak]
+const rust = Part.make({
+  name: "rust",
+  title: "matrix-rust-sdk as the other client",
+  how: [
+    "`matrix-sdk-ui` of the crate registry, built on demand: its `SyncService`, `RoomListService`, `EncryptionSyncService` and `NotificationClient` live",
+    "on the dev homeserver, and exchange encrypted messages with our client. Not in the short form, since it takes long to build."
+  ].join("\n"),
+  runs: { short: [], long: [{ name: "whole", script: "test:rust", args: ["--json"], limitMinutes: 60 }] },
+  report: Schema.Struct({
+    matrixSdkUi: Schema.String,
+    scenarios: Schema.Struct({ passed: Schema.Finite, failed: Schema.Finite }),
+    messages: Schema.Struct({ readByRustSdk: Schema.Finite, readByTwinloop: Schema.Finite })
+  }),
+  judge: ({ matrixSdkUi, messages, scenarios }) => ({
+    ok: scenarios.failed === 0 && scenarios.passed > 0,
+    headline: `matrix-sdk-ui ${matrixSdkUi}: ${scenarios.passed} of ${scenarios.passed + scenarios.failed} scenarios, ${messages.readByRustSdk} of our messages read, ${messages.readByTwinloop} of its`,
+    figures: [
+      ["matrix-sdk-ui", matrixSdkUi],
+      ["scenarios passed", String(scenarios.passed)],
+      ["failed", String(scenarios.failed)],
+      ["messages of ours that it read", String(messages.readByRustSdk)],
+      ["messages of its that we read", String(messages.readByTwinloop)]
+    ]
+  })
+})
+
+export const all: ReadonlyArray<Part.Part> = [simulation, model, mutation, chaos, rust, fuzz, soak]

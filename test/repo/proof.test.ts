@@ -59,7 +59,7 @@ describe("the runs of the proof", () => {
 
   it("are all of a form, some, or those whose reports are there", () => {
     assert.deepStrictEqual(
-      namesOf(Proof.asked({ form: "short" })),
+      namesOf(Proof.asked({ form: "long" })),
       all.map(({ name }) => name)
     )
     assert.deepStrictEqual(namesOf(Proof.asked({ form: "long", only: "soak,fuzz" })), ["fuzz", "soak"])
