@@ -186,6 +186,9 @@ const disableCommand = Command.make("disable", { database: Flags.database, json:
 const isSame = (one: Pusher.PusherId, other: Pusher.PusherId): boolean =>
   one.appId === other.appId && one.pushKey === other.pushKey
 
+/** A pusher without its key, which nobody else may know, and without what applications have added for their gateways. */
+const shownOf = ({ pushKey: _key, data: _data, ...shown }: Pusher.Pusher) => shown
+
 const list = Effect.fnUntraced(function* (json: boolean) {
   const queue = yield* PushQueue
   const homeserver = yield* Homeserver.Homeserver
@@ -195,9 +198,11 @@ const list = Effect.fnUntraced(function* (json: boolean) {
     "HomeserverError",
     explain("The homeserver doesn't tell its pushers.")
   )
-  const listed = pushers.map((pusher) => ({ ...pusher, isOurs: known.some((one) => isSame(one, pusher)) }))
+  const listed = pushers.map((pusher) => ({ ...shownOf(pusher), isOurs: known.some((one) => isSame(one, pusher)) }))
   // The homeserver deletes a pusher whose gateway doesn't know it.
-  const missing = known.filter((one) => !pushers.some((pusher) => isSame(one, pusher)))
+  const missing = known
+    .filter((one) => !pushers.some((pusher) => isSame(one, pusher)))
+    .map(({ appId, url }) => ({ appId, url }))
   yield* Output.result(json, { pushers: listed, missing }, [
     ...listed.map(
       ({ appDisplayName, appId, deviceDisplayName, format, isOurs, url }) =>

@@ -15,6 +15,7 @@ import { HomeserverError, type MatrixEvent, SyncConfig } from "@twinloop/core"
 import * as HomeserverUrl from "./HomeserverUrl.ts"
 import * as HttpTransport from "./HttpTransport.ts"
 import * as MatrixError from "./MatrixError.ts"
+import * as SecretWords from "./SecretWords.ts"
 
 /** What to ask. */
 export interface Call {
@@ -68,20 +69,13 @@ interface Env {
 
 const describe = (env: Env, call: Call): string => `${call.method} ${call.path} at ${env.url.origin}`
 
-/** A shorter secret is a part of common words; where one were taken out, what is left would give it away. */
-const REDACTABLE_LENGTH = 8
-
 const secretsOf = (call: Call): ReadonlyArray<string> =>
   [call.token, ...(call.secrets ?? [])]
     .flatMap((secret) => (secret === undefined ? [] : [Redacted.value(secret)]))
     .filter((secret) => secret !== "")
 
-/** Takes the call's secrets out of words that are not ours; nothing is left to quote when a secret is short. */
-const scrubbed = (call: Call, text: string): string | undefined => {
-  const secrets = secretsOf(call)
-  if (secrets.some((secret) => secret.length < REDACTABLE_LENGTH)) return undefined
-  return secrets.reduce((clean, secret) => clean.replaceAll(secret, "<redacted>"), text)
-}
+/** Words that are not ours without the call's secrets; nothing is left to quote when they can't be taken out. */
+const scrubbed = (call: Call, text: string): string | undefined => SecretWords.without(text, secretsOf(call))
 
 const requestFor = (env: Env, call: Call): HttpTransport.TransportRequest => {
   const { body, method, path, query, token } = call
@@ -165,7 +159,7 @@ const REFUSAL_LEVELS = 16
 
 /** A JSON value in which whatever holds one of the secrets is left out: parts of it go back to the homeserver as they are. */
 const withoutSecrets = (secrets: ReadonlyArray<string>, value: unknown, levels = REFUSAL_LEVELS): unknown => {
-  const holdsSecret = (text: string) => secrets.some((secret) => text.includes(secret))
+  const holdsSecret = (text: string) => secrets.some((secret) => SecretWords.holds(text, secret))
   if (typeof value === "string") return holdsSecret(value) ? "<redacted>" : value
   if (!Predicate.isObjectOrArray(value)) return value
   if (levels === 0) return "<redacted>"
@@ -185,6 +179,12 @@ const scrubbedRefusal = (call: Call, text: string): unknown => {
   return { ...rest, ...(said === undefined ? {} : { error: said }), ...(code === undefined ? {} : { errcode: code }) }
 }
 
+/** Where an answer redirects to is the one thing that a message names of its headers. */
+const scrubbedHeaders = (call: Call, headers: HttpTransport.TransportResponse["headers"]) => {
+  const { location } = headers
+  return location === undefined ? headers : { ...headers, location: scrubbed(call, location) }
+}
+
 const isSuccess = (status: number): boolean => status >= 200 && status < 300
 
 /** Gives an answer's JSON object, or says what it means that there is none. */
@@ -202,7 +202,7 @@ const interpret = (
     Effect.fail(
       MatrixError.reasonOf({
         status,
-        headers,
+        headers: scrubbedHeaders(call, headers),
         json: scrubbedRefusal(call, text),
         posSent: call.posSent === true,
         ...(call.whenForbidden === undefined ? {} : { whenForbidden: call.whenForbidden }),
