@@ -117,8 +117,19 @@ const COMMIT_LIMIT_MILLIS = 300
 const untilAtWork = (gate: Gate.Gate, side: Gate.Side, { amount }: Step) =>
   Effect.andThen(Effect.timeoutOption(gate.next(side), PIECE_LIMIT), Effect.sleep(amount))
 
+/** How long to wait for a push that succeeds: each that fails doubles the time until the homeserver tries again. */
+const TAKEN_LIMIT = "30 seconds"
+
+/**
+ * Waits until the push daemon has taken a push, and gives whether it has. So few fail in a row, and the homeserver, which waits for up to an
+ * hour after many, tries again before the end.
+ */
+const untilTaken = ({ stage }: Scene): Effect.Effect<boolean> =>
+  Effect.map(Effect.timeoutOption(stage.pushGate.next("inner"), TAKEN_LIMIT), Option.isSome)
+
 const stopFor = Effect.fnUntraced(function* (scene: Scene, step: Step) {
   const { lane, millis } = step
+  if (lane === "push" && !(yield* untilTaken(scene))) return false
   yield* untilAtWork(scene.stage.gate, "inner", step)
   const pid = yield* pidOf(scene, lane)
   if (pid === undefined || !Processes.signal(pid, "SIGSTOP")) return false
@@ -142,8 +153,10 @@ const killAtChange = (order: KillThread.Order): Effect.Effect<boolean> =>
  * A process is killed as something is written to the log of the database, by it or by another; the push daemon as something is pushed
  * to it; a worker as it shows something.
  */
-const kill = Effect.fnUntraced(function* ({ crew, stage }: Scene, step: Step) {
+const kill = Effect.fnUntraced(function* (scene: Scene, step: Step) {
+  const { crew, stage } = scene
   const { lane, millis } = step
+  if (lane === "push" && !(yield* untilTaken(scene))) return false
   if (lane === "push")
     return yield* crew.push.killFor(millis, (pid) =>
       Effect.andThen(
@@ -178,9 +191,17 @@ const fill = Effect.fnUntraced(function* ({ disk, diskState, stage }: Scene, { a
   return true
 })
 
+const lose = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Step) {
+  if (lane === "pushes" && !(yield* untilTaken(scene))) return false
+  const gate = lane === "pushes" ? scene.stage.pushGate : scene.stage.gate
+  yield* gate.lose(true)
+  yield* Effect.ensuring(Effect.sleep(millis), gate.lose(false))
+  return true
+})
+
 /** Does one step, and waits until it is over; gives whether it met somebody. */
 const perform = (scene: Scene, step: Step): Effect.Effect<boolean, StoryError, Path.Path> => {
-  const { gate, pushGate } = scene.stage
+  const { gate } = scene.stage
   switch (step.fault) {
     case "Kill":
       return kill(scene, step)
@@ -190,13 +211,8 @@ const perform = (scene: Scene, step: Step): Effect.Effect<boolean, StoryError, P
       return suspend(scene, scene.crew[step.lane === "standby" ? "standby" : "main"], step.millis)
     case "Cut":
       return Effect.as(Effect.andThen(gate.shut, Effect.ensuring(Effect.sleep(step.millis), gate.open)), true)
-    case "Lose": {
-      const from = step.lane === "pushes" ? pushGate : gate
-      return Effect.as(
-        Effect.andThen(from.lose(true), Effect.ensuring(Effect.sleep(step.millis), from.lose(false))),
-        true
-      )
-    }
+    case "Lose":
+      return lose(scene, step)
     case "Slow":
       return Effect.as(
         Effect.andThen(gate.slow(step.amount), Effect.ensuring(Effect.sleep(step.millis), gate.slow(0))),
