@@ -18,8 +18,11 @@ export default defineConfig({
       unit("examples", ["examples/**/*.test.ts"]),
       unit("bench", ["bench/test/**/*.test.ts"]),
       unit("repo", ["test/repo/**/*.test.ts"]),
+      unit("conformance", ["test/conformance/schemas/*.test.ts"]),
       slow("processes", ["test/processes/**/*.test.ts"]),
-      slow("synapse", ["test/synapse/**/*.test.ts"])
+      slow("synapse", ["test/synapse/**/*.test.ts"]),
+      // Needs what cargo builds first: `npm run test:rust`.
+      slow("rust", ["test/conformance/rust/*.test.ts"])
     ]
   }
 })

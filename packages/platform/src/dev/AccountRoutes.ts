@@ -48,6 +48,9 @@ const sessionOptions = (body: Schema.Struct.Type<typeof SessionOptions>) => ({
   withRefresh: body.refresh_token === true
 })
 
+/** What a profile consists of. */
+const profileFields = ["displayname", "avatar_url"] as const
+
 /** Endpoints that need no token. `spellings` are what `/versions` offers. */
 export const openEndpoints = (spellings: ReadonlyArray<Homeserver.Spelling>): ReadonlyArray<Endpoint> => [
   open("GET", "/_matrix/client/versions", () =>
@@ -90,12 +93,13 @@ export const openEndpoints = (spellings: ReadonlyArray<Homeserver.Spelling>): Re
   open("GET", `${v3}/profile/:userId`, (state, call) =>
     Result.map(HomeserverModel.findUser(state, param(call, "userId")), HomeserverModel.profile)
   ),
-  open("GET", `${v3}/profile/:userId/:field`, (state, call) =>
-    Result.map(HomeserverModel.findUser(state, param(call, "userId")), (account) => {
-      const field = param(call, "field")
-      const value = HomeserverModel.profile(account)[field]
-      return value === undefined ? {} : { [field]: value }
-    })
+  ...profileFields.map((field) =>
+    open("GET", `${v3}/profile/:userId/${field}`, (state, call) =>
+      Result.map(HomeserverModel.findUser(state, param(call, "userId")), (account) => {
+        const value = HomeserverModel.profile(account)[field]
+        return value === undefined ? {} : { [field]: value }
+      })
+    )
   )
 ]
 
@@ -105,17 +109,15 @@ const own = (call: UserCall, f: () => Outcome<unknown>): Outcome<unknown> =>
     ? f()
     : refuse(403, "M_FORBIDDEN", `this is not the account ${param(call, "userId")}`)
 
-const setProfile = (call: UserCall): Outcome<unknown> =>
-  own(call, () =>
-    Result.flatMap(bodyOf(call, AnyObject), (body) => {
-      const field = param(call, "field")
-      const value = body[field]
-      if (field !== "displayname" && field !== "avatar_url")
-        return refuse(400, "M_BAD_JSON", `a profile has no "${field}"`)
-      const change = { field, value: typeof value === "string" ? value : undefined } as const
-      return Result.succeed(HomeserverModel.setProfile(call.state, call.requester.user, change, call.nowMillis))
-    })
-  )
+const setProfile =
+  (field: (typeof profileFields)[number]) =>
+  (call: UserCall): Outcome<unknown> =>
+    own(call, () =>
+      Result.map(bodyOf(call, AnyObject), ({ [field]: value }) => {
+        const change = { field, value: typeof value === "string" ? value : undefined }
+        HomeserverModel.setProfile(call.state, call.requester.user, change, call.nowMillis)
+      })
+    )
 
 const setAccountData = (call: UserCall): Outcome<unknown> =>
   own(call, () =>
@@ -190,7 +192,7 @@ export const endpoints: ReadonlyArray<Endpoint> = [
   user("GET", `${v3}/capabilities`, () =>
     Result.succeed({ capabilities: { "m.room_versions": { default: "11", available: { 11: "stable" } } } })
   ),
-  user("PUT", `${v3}/profile/:userId/:field`, setProfile),
+  ...profileFields.map((field) => user("PUT", `${v3}/profile/:userId/${field}`, setProfile(field))),
   user("POST", `${v3}/user/:userId/filter`, (call) =>
     own(call, () =>
       Result.map(bodyOf(call, AnyObject), (filter) => ({
