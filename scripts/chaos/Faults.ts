@@ -140,7 +140,7 @@ const stopFor = Effect.fnUntraced(function* (scene: Scene, step: Step) {
   return true
 })
 
-/** Kills at the moment at which a file changes, or else at the limit; gives whether there was somebody. */
+/** Kills at the moment at which a file changes; gives whether there was somebody. */
 const killAtChange = (order: KillThread.Order): Effect.Effect<boolean> =>
   Effect.callback((resume) => {
     const thread = new Worker(new URL("KillThread.ts", import.meta.url), { workerData: order })
@@ -166,14 +166,21 @@ const kill = Effect.fnUntraced(function* (scene: Scene, step: Step) {
     )
   if (lane === "main" || lane === "standby")
     return yield* crew[lane].killFor(millis, (pid) =>
-      killAtChange({ file: `${stage.database}-wal`, target: { pid }, limitMillis: COMMIT_LIMIT_MILLIS })
+      killAtChange({
+        file: `${stage.database}-wal`,
+        target: { pid },
+        limitMillis: COMMIT_LIMIT_MILLIS,
+        atLimit: "kill"
+      })
     )
   const daemon = yield* crew.push.current
   if (daemon === undefined) return false
   return yield* killAtChange({
     file: stage.notifications,
     target: { childOf: daemon.pid },
-    limitMillis: SHOW_LIMIT_MILLIS
+    limitMillis: SHOW_LIMIT_MILLIS,
+    // One that is killed each time before it has shown anything never shows anything.
+    atLimit: "spare"
   })
 })
 

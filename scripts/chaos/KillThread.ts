@@ -1,5 +1,6 @@
 /**
- * Kills a process at the moment at which a file changes, and tells whether there was one. If the file doesn't change in time, then.
+ * Kills a process at the moment at which a file changes, and tells whether there was one. If the file doesn't change in time, then, or
+ * not at all.
  *
  * A thread of its own: what the process does next it does within a millisecond, and the main thread is at work on what Bob sends.
  */
@@ -13,16 +14,21 @@ export interface Order {
   /** A process, or the first that a process has started, whichever that is then. */
   readonly target: { readonly pid: number } | { readonly childOf: number }
   readonly limitMillis: number
+  /** What to do when the file doesn't change in time. */
+  readonly atLimit: "kill" | "spare"
 }
 
-const { file, limitMillis, target } = workerData as Order
+const { atLimit, file, limitMillis, target } = workerData as Order
 
-const strike = (): void => {
-  const pid = "pid" in target ? target.pid : Processes.childrenOf(target.childOf)[0]
-  const isKilled = pid !== undefined && Processes.signal(pid, "SIGKILL")
+const finish = (isKilled: boolean): void => {
   watcher.close()
   clearTimeout(timer)
   parentPort?.postMessage(isKilled, [])
+}
+
+const strike = (): void => {
+  const pid = "pid" in target ? target.pid : Processes.childrenOf(target.childOf)[0]
+  finish(pid !== undefined && Processes.signal(pid, "SIGKILL"))
 }
 
 const watcher = watch(dirname(file), (_, name) => {
@@ -30,4 +36,4 @@ const watcher = watch(dirname(file), (_, name) => {
 })
 // One that can't watch any more says nothing: the time is over, then.
 watcher.on("error", () => {})
-const timer = setTimeout(strike, limitMillis)
+const timer = setTimeout(() => (atLimit === "kill" ? strike() : finish(false)), limitMillis)
