@@ -2,8 +2,11 @@
  * `npm run sim`: plays simulations of whole processes from many seeds, on all cores, until the seeds or the time are used up.
  *
  * `--seeds N` plays the seeds from `--from` (0) on, `--minutes M` ends sooner, `--seed N` plays one, `--replay FILE` plays a
- * schedule that was written down. `--json` prints nothing but a summary as JSON at the end. A failing seed is cut down to
- * the steps that it needs, and written to a file that replays it. The exit code is 1 if any failed.
+ * schedule that was written down. `--json` prints nothing but a summary as JSON at the end, which counts seeds, steps, virtual
+ * days, checks, and how often each kind of fault was met. A failing seed is cut down to the steps that it needs, and written to
+ * a file that replays it. The exit code is 1 if any failed.
+ *
+ * Invariants: I8 (every so many seeds one is played twice, and must go the same way).
  *
  * Not here: what is played (`packages/actors/src/testing/SyncSim.ts`).
  */
@@ -21,7 +24,8 @@ interface Report {
   readonly seed: number
   readonly steps: number
   readonly virtualMillis: number
-  readonly faults: number
+  readonly hits: SyncSim.Outcome["hits"]
+  readonly checks: number
   readonly violations: ReadonlyArray<SyncSim.Violation>
   /** The JSON of the schedule that is left of a failing one. */
   readonly shrunk?: string
@@ -45,17 +49,31 @@ const say = (text: string): void => {
   if (!flags.json) process.stdout.write(`${text}\n`)
 }
 
-const play = Effect.fnUntraced(function* (schedule: SyncSim.Schedule) {
+/** One seed in so many is played twice. */
+const TWICE = 50
+
+/** Plays a schedule, and perhaps once more. */
+const run = Effect.fnUntraced(function* (schedule: SyncSim.Schedule) {
   const outcome = yield* SyncSim.run(schedule)
+  if (schedule.seed % TWICE !== 0 || outcome.violations.length > 0) return outcome
+  const again = yield* SyncSim.run(schedule)
+  if (again.digest === outcome.digest) return outcome
+  const message = "the same schedule went another way the second time"
+  return { ...outcome, violations: [{ checker: "I8 samePlay", message, atMillis: outcome.virtualMillis }] }
+})
+
+const play = Effect.fnUntraced(function* (schedule: SyncSim.Schedule) {
+  const outcome = yield* run(schedule)
   const report: Report = {
     seed: schedule.seed,
     steps: schedule.steps.length,
     virtualMillis: outcome.virtualMillis,
-    faults: Object.values(outcome.hits).reduce((sum, hits) => sum + hits, 0),
+    hits: outcome.hits,
+    checks: outcome.checks,
     violations: outcome.violations
   }
   if (outcome.violations.length === 0) return report
-  const small = yield* SyncSim.shrink(schedule, outcome, (candidate) => SyncSim.run(candidate))
+  const small = yield* SyncSim.shrink(schedule, outcome, run)
   const shrunk = yield* Effect.orDie(Schema.encodeEffect(SyncSim.ScheduleJson)(small.schedule))
   return { ...report, violations: small.outcome.violations, shrunk }
 })
@@ -80,35 +98,47 @@ const explain = (report: Report): void => {
 /** Figures of all seeds so far. */
 const makeTotals = () => {
   const startedAt = performance.now()
-  const totals = { seeds: 0, steps: 0, faults: 0, virtualHours: 0, failed: [] as Array<number> }
+  const totals = { seeds: 0, steps: 0, virtualMillis: 0, checks: 0, failed: [] as Array<number> }
+  const hits = new Map<SyncSim.FaultKind, number>(SyncSim.KINDS.map((kind) => [kind, 0]))
   const add = (report: Report): void => {
     totals.seeds += 1
     totals.steps += report.steps
-    totals.faults += report.faults
-    totals.virtualHours += report.virtualMillis / 3_600_000
+    totals.checks += report.checks
+    totals.virtualMillis += report.virtualMillis
+    for (const kind of SyncSim.KINDS) hits.set(kind, (hits.get(kind) ?? 0) + (report.hits[kind] ?? 0))
     if (report.violations.length > 0) totals.failed.push(report.seed)
     explain(report)
   }
-  const summary = () => ({
-    ...totals,
-    virtualHours: Math.round(totals.virtualHours * 10) / 10,
-    wallSeconds: Math.round((performance.now() - startedAt) / 100) / 10
-  })
+  const summary = () => {
+    const { checks, failed, seeds, steps, virtualMillis } = totals
+    return {
+      seeds,
+      steps,
+      virtualDays: Math.round(virtualMillis / 864_000) / 100,
+      checks,
+      faults: [...hits.values()].reduce((sum, met) => sum + met, 0),
+      hits: Object.fromEntries(hits),
+      failed,
+      wallSeconds: Math.round((performance.now() - startedAt) / 100) / 10
+    }
+  }
   return { add, summary }
 }
 
 const totals = makeTotals()
 
 const progress = (): void => {
-  const { failed, faults, seeds, steps, virtualHours, wallSeconds } = totals.summary()
+  const { checks, failed, faults, seeds, steps, virtualDays, wallSeconds } = totals.summary()
   say(
-    `${seeds} seeds, ${steps} steps, ${faults} faults met, ${(virtualHours / 24).toFixed(1)} days of virtual time in ${wallSeconds} s, ${failed.length} failed`
+    `${seeds} seeds, ${steps} steps, ${faults} faults met, ${checks} checks, ${virtualDays} days of virtual time in ${wallSeconds} s, ${failed.length} failed`
   )
 }
 
 const finish = (): void => {
   progress()
   const summary = totals.summary()
+  const met = Object.entries(summary.hits).filter(([, times]) => times > 0)
+  say(`faults by kind: ${met.map(([kind, times]) => `${kind} ${times}`).join(", ")}`)
   if (flags.json) process.stdout.write(`${JSON.stringify(summary)}\n`)
   process.exitCode = summary.failed.length === 0 ? 0 : 1
 }

@@ -20,7 +20,7 @@ import {
   SyncServiceMachine,
   type SyncStore
 } from "@twinloop/core"
-import { Clock, Effect, Exit, Option, PubSub, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { Clock, Effect, Exit, Fiber, Option, PubSub, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
 import type { CryptoTurn } from "./CryptoTurn.ts"
 import { EncryptionNews } from "./EncryptionNews.ts"
 import * as ExtensionSync from "./ExtensionSync.ts"
@@ -69,6 +69,8 @@ export interface Env extends Handles {
   readonly snapshot: SubscriptionRef.SubscriptionRef<Snapshot>
   /** What the application looks at; outlives the sessions. */
   readonly view: Ref.Ref<MainLoopMachine.View>
+  /** Ends with the service. */
+  readonly scope: Scope.Scope
 }
 
 /** Does something with a loop if it lives. */
@@ -216,12 +218,34 @@ const setActive = Effect.fnUntraced(function* (active: boolean) {
   yield* (yield* EncryptionNews).setActive(active)
 })
 
+const suspendOthers = Effect.gen(function* () {
+  yield* Effect.forEach(yield* Suspendables, (part) => guarded(part, part.suspend), { discard: true })
+})
+
+/**
+ * Makes quiet what is used without the loops, too: pushes are resolved and requests are sent while those don't run. Nothing when
+ * they run, or are about to. Goes on when who waits for it doesn't, and the next session waits for it.
+ */
+export const quietAgain = (env: Env): Effect.Effect<void> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const isIdle = yield* SubscriptionRef.modify(env.snapshot, (snapshot) =>
+        isOver(snapshot) && snapshot.active.length === 0
+          ? [true, { ...snapshot, active: [RESOURCES] }]
+          : [false, snapshot]
+      )
+      if (!isIdle) return
+      const fiber = yield* Effect.forkIn(Effect.ensuring(suspendOthers, ended(env, RESOURCES)), env.scope)
+      yield* restore(Fiber.await(fiber))
+    })
+  )
+
 const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable, extension: Scope.Closeable) {
   yield* setActive(false)
   // Side by side, so that a slow part doesn't hold the other up.
   yield* Effect.all([end(env, extension, EXTENSION), end(env, main, MAIN)], { concurrency: "unbounded", discard: true })
   yield* setStatus(env, { main: SyncServiceMachine.stopped, extension: SyncServiceMachine.stopped })
-  yield* Effect.forEach(yield* Suspendables, (part) => guarded(part, part.suspend), { discard: true })
+  yield* suspendOthers
   yield* ended(env, RESOURCES)
 })
 

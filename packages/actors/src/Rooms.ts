@@ -243,11 +243,13 @@ const entryOf = Effect.fnUntraced(function* (env: Env, roomId: MatrixEvent.RoomI
 const read = (env: Env, roomId: MatrixEvent.RoomId, options: { readonly limit: number; readonly before?: number }) =>
   env.store.timeline({ connId: env.connId, roomId, ...options })
 
+/** Tells an entry from others that are or were at its index: what is missing at a gap may have become more or less. */
+const nameOf = (stored: SyncStore.TimelineEntry): string | undefined =>
+  stored._tag === "Gap" ? `gap ${stored.prevBatch ?? ""}` : stored.event.event_id
+
 /** The stored entry that an entry was made of, if it is still the same. */
 const isStill = (entry: Entry | undefined, stored: SyncStore.TimelineEntry): entry is Entry =>
-  entry !== undefined &&
-  entry.stored._tag === stored._tag &&
-  (stored._tag === "Gap" || (entry.stored._tag === "Event" && entry.stored.event.event_id === stored.event.event_id))
+  entry !== undefined && nameOf(entry.stored) === nameOf(stored)
 
 /** The window as it is stored by now; what was shown before isn't decrypted again. */
 const reread = Effect.fnUntraced(function* (

@@ -131,18 +131,21 @@ const APP = "app"
 const intend = (env: LoopRunner.Env, change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent) =>
   SubscriptionRef.update(env.snapshot, (snapshot) => ({ ...snapshot, intent: change(snapshot.intent) }))
 
-/** Takes the intent back, waits for quiet until the deadline, and says what has not ended. */
+/**
+ * Takes the intent back, waits for quiet until the deadline, and says what has not ended. Where nothing was meant to run, what
+ * was used since the loops have ended is made quiet again (invariant I4).
+ */
 const quieten = Effect.fnUntraced(function* (
   env: LoopRunner.Env,
   change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent,
   deadline: Duration.Input
 ) {
   const startedAt = yield* Clock.currentTimeMillis
+  const { intent } = yield* SubscriptionRef.get(env.snapshot)
   yield* intend(env, change)
-  yield* Effect.timeoutOption(
-    LoopRunner.awaitSnapshot(env, ({ active }) => active.length === 0),
-    deadline
-  )
+  const quiet = LoopRunner.awaitSnapshot(env, ({ active }) => active.length === 0)
+  const quietAgain = quiet.pipe(Effect.andThen(LoopRunner.quietAgain(env)), Effect.andThen(quiet))
+  yield* Effect.timeoutOption(SyncServiceMachine.shouldRun(intent) ? quiet : quietAgain, deadline)
   const { active } = yield* SubscriptionRef.get(env.snapshot)
   const report: StopReport = {
     quiet: active.length === 0,
@@ -209,6 +212,7 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
       semaphore: yield* ExtensionLease,
       snapshot: yield* SubscriptionRef.make(LoopRunner.initialSnapshot),
       view: yield* Ref.make(MainLoopMachine.emptyView),
+      scope: yield* Effect.scope,
       main: yield* Ref.make(Option.none<MainSync.MainSync>()),
       extension: yield* Ref.make(Option.none<ExtensionSync.ExtensionSync>())
     }

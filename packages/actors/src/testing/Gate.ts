@@ -37,6 +37,7 @@ export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
   const killed = yield* Deferred.make<void>()
   const thawed = yield* Latch.make(true)
   let skewMillis = 0
+  let isKilled = false
   const death = Effect.as(Deferred.await(killed), Option.none<never>())
 
   const pass = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -53,15 +54,23 @@ export const makeGate: Effect.Effect<Gate> = Effect.gen(function* () {
       Object.fromEntries(Object.entries(service).map(([name, value]) => [name, passed(value)])) as S,
     clock: (clock) => ({
       ...ahead(clock, () => skewMillis),
-      sleep: (duration) => Effect.asVoid(pass(clock.sleep(duration)))
+      // Without a race: that the timer of a killed process still elapses is seen by nobody.
+      sleep: (duration) =>
+        Effect.andThen(
+          clock.sleep(duration),
+          Effect.suspend(() => (isKilled ? Effect.never : thawed.await))
+        )
     }),
     stepClock: (millis) =>
       Effect.sync(() => {
         skewMillis += millis
       }),
-    kill: Effect.asVoid(Deferred.succeed(killed, undefined)),
+    kill: Effect.suspend(() => {
+      isKilled = true
+      return Effect.asVoid(Deferred.succeed(killed, undefined))
+    }),
     freeze: Effect.asVoid(thawed.close),
     thaw: Effect.asVoid(thawed.open),
-    isOpen: Effect.map(Deferred.isDone(killed), (isKilled) => !isKilled)
+    isOpen: Effect.sync(() => !isKilled)
   }
 })

@@ -69,8 +69,8 @@ export const startNotifier = Effect.fnUntraced(function* (
   return {
     process,
     client,
-    /** Runs in the process: it ends with it. */
-    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.forkIn(effect, scope),
+    /** Runs in the process, by its clock: it ends with it. */
+    fork: <A, E>(effect: Effect.Effect<A, E>) => Effect.forkIn(Effect.provideContext(effect, process.context), scope),
     /** Fibers that the client has started and not ended. */
     fibers: Effect.map(process.fibers, (running) => running - idle)
   }

@@ -4,9 +4,9 @@
  * Includes I1, I2, I3, I4, I5, I6, I7, I9 and I10. I8 is the simulation itself: the same schedule twice gives the same
  * digest.
  *
- * Not here: how the facts are gathered (`SyncSim.ts`, `SimRecord.ts`, `SimPorts.ts`).
+ * Not here: how the facts are gathered (`SimLook.ts`, `SimRecord.ts`, `SimPorts.ts`), encryption (`SimCipherWatch.ts`).
  */
-import type { Lease, Room, SyncServiceMachine, SyncStore } from "@twinloop/core"
+import type { Lease, NotificationItem, Room, SyncServiceMachine, SyncStore } from "@twinloop/core"
 import type { HomeserverModel } from "@twinloop/core/testing"
 
 type Verdict = string | undefined
@@ -58,10 +58,8 @@ export const roomText = (room: Room.Room): string => JSON.stringify({ ...room, t
 
 const isWellFormed = ({ content }: HomeserverModel.LedgerEntry): boolean => typeof content === "object"
 
-const numberOf = ({ event }: SyncStore.InboxEntry): unknown => {
-  const content = event.content
-  return typeof content === "object" && content !== null && "number" in content ? content.number : undefined
-}
+const numberOf = (content: unknown): unknown =>
+  typeof content === "object" && content !== null && "number" in content ? content.number : undefined
 
 const busyOnes = (counts: ReadonlyMap<string, number>): ReadonlyArray<string> =>
   [...counts].flatMap(([name, count]) => (count > 0 ? [name] : []))
@@ -90,10 +88,11 @@ export const exactlyOnceInOrder = ({ inbox, ledger, since }: SharedFacts): Verdi
   const expected = ledger.filter((entry) => entry.stream <= since && isWellFormed(entry))
   for (let index = 0; index < Math.max(expected.length, inbox.length); index++) {
     const entry = inbox[index]
-    const wanted = expected[index]?.number
-    const applied = entry === undefined ? undefined : numberOf(entry)
+    // A message that its sender sends again has the number that it had.
+    const wanted = numberOf(expected[index]?.content)
+    const applied = numberOf(entry?.event.content)
     if (applied === wanted && (entry === undefined || entry.sequence === index + 1)) continue
-    return `inbox row ${index + 1} should be to-device event ${wanted ?? "none"} and is ${entry === undefined ? "missing" : String(applied)}; since ${since} is stored, ${inbox.length} rows are there, ${expected.length} should be`
+    return `inbox row ${index + 1} should be to-device event ${wanted === undefined ? "none" : String(wanted)} and is ${entry === undefined ? "missing" : String(applied)}; since ${since} is stored, ${inbox.length} rows are there, ${expected.length} should be`
   }
   return undefined
 }
@@ -133,6 +132,17 @@ export const stoppedIsQuiet = (facts: ProcessFacts): Verdict => {
   return facts.fibers > 0 ? `${facts.name} is quiet, and ${facts.fibers} of its fibers run` : undefined
 }
 
+/** I4: who was told that everything is quiet finds no push unresolved that was there when he asked for it. */
+export const pushesAreOver = (
+  name: string,
+  pushes: ReadonlyArray<{ readonly result?: unknown; readonly startedAtMillis: number }>
+): Verdict => {
+  const open = pushes.find(({ result }) => result === undefined)
+  return open === undefined
+    ? undefined
+    : `${name} is quiet, and still resolves a push of ${open.startedAtMillis} ms, which came before quiet was asked for`
+}
+
 /** I5: memory was used as it may be. */
 export const validMemory = ({ engineViolations }: SharedFacts): Verdict =>
   engineViolations[0] === undefined ? undefined : `the end-to-end machine was used wrongly: ${engineViolations[0]}`
@@ -147,6 +157,14 @@ export const publishedIsStored = (
   return room === undefined
     ? undefined
     : `${name} tells of room ${room.roomId} (${room.displayName}) as it has never been committed`
+}
+
+/** I6: a timeline that is kept open shows what a look at the store shows. */
+export const liveIsStored = (name: string, live: ReadonlyArray<unknown>, stored: ReadonlyArray<unknown>): Verdict => {
+  const index = stored.findIndex((item, at) => JSON.stringify(item) !== JSON.stringify(live[at]))
+  if (index === -1 && live.length === stored.length) return undefined
+  const at = index === -1 ? stored.length : index
+  return `the open timeline of ${name} shows ${live.length} entries of ${stored.length}; entry ${at} is ${JSON.stringify(live[at])}, and ${JSON.stringify(stored[at])} is stored`
 }
 
 /** I6: the application handles only rows that are stored. */
@@ -213,4 +231,47 @@ export const backInSync = (facts: SharedFacts, owners: number, behind: ReadonlyA
   }
   if (owners !== 1) return `all faults are over, and ${owners} processes own the extension stream`
   return behind[0] === undefined ? undefined : `all faults are over, and ${behind[0]}`
+}
+
+/** What became of a push, and what was in its way. */
+export interface NotifiedFacts {
+  readonly name: string
+  readonly result: NotificationItem.NotificationResult
+  /** What the sender wrote. */
+  readonly body: string
+  /** The process was stopped or interrupted. */
+  readonly isExcused: boolean
+  /** Its requests, or the homeserver, were disturbed. */
+  readonly isDisturbed: boolean
+  /** How long ago the message's key was committed; absent when it wasn't, or there is none. */
+  readonly keyIsThereForMillis: number | undefined
+}
+
+/** A key that is stored for so long is found by whoever waits for it, whether or not a signal told of it. */
+export const KEY_NOTICED_MILLIS = 3_000
+
+/** I7: what is shown is what was written; and when nothing is shown, there is a reason. */
+export const notifiedTruly = (facts: NotifiedFacts): Verdict => {
+  const { body, isDisturbed, isExcused, keyIsThereForMillis, name, result } = facts
+  switch (result._tag) {
+    case "Event": {
+      const shown = result.item.event.content.body
+      return shown === body ? undefined : `${name} shows ${JSON.stringify(shown)}, and "${body}" was written`
+    }
+    case "Undecrypted": {
+      if (result.reason !== "MissingRoomKey") return `${name} can't read "${body}": ${result.message}`
+      return isExcused || keyIsThereForMillis === undefined || keyIsThereForMillis <= KEY_NOTICED_MILLIS
+        ? undefined
+        : `${name} can't read "${body}", whose key is stored for ${keyIsThereForMillis} ms: ${result.message}`
+    }
+    case "FilteredOut":
+    case "Redacted":
+      return `${name} doesn't show "${body}": ${result.message}`
+    case "NotFound":
+    case "Expired":
+    case "Failed":
+      return isExcused || isDisturbed
+        ? undefined
+        : `${name} doesn't show "${body}", though nothing was in its way: ${result._tag}, ${result.message}`
+  }
 }

@@ -16,8 +16,9 @@ import {
   type Wake
 } from "@twinloop/core"
 import { Clock, Effect } from "effect"
+import { type FaultKind, httpKind } from "./SimFaults.ts"
 import type { SimRecord } from "./SimRecord.ts"
-import type { Connection, HttpFault, Operation, StoreFault } from "./SimSchedule.ts"
+import type { Action, Connection, HttpFault, Operation, StoreFault } from "./SimSchedule.ts"
 import type { ProcessOptions, World } from "./Simulation.ts"
 
 /** Which loop a fault is in the way of. */
@@ -25,6 +26,7 @@ export type Loop = "main" | "extension"
 
 /** What happens at a call of a store, before it is done or when it is. */
 export interface Trap {
+  readonly kind: FaultKind
   readonly operation: Operation
   readonly moment: "before" | "after"
   readonly act: Effect.Effect<void, StoreError.StoreErrorReason>
@@ -35,23 +37,34 @@ export interface Trap {
 interface HttpPlan {
   readonly connection: Connection
   readonly fault: HttpFault
+  /** Ends the process. */
+  readonly kill: Effect.Effect<void>
   times: number
 }
+
+/** What becomes of signals. */
+type SignalFault = Extract<Action, { readonly _tag: "Signals" }>["fault"]
 
 /** The faults of one process, and what it is at. */
 export interface SimPorts {
   readonly options: Pick<ProcessOptions, "homeserver" | "store" | "leases" | "wake" | "roomList">
   trap(trap: Trap): void
-  spoil(connection: Connection, times: number, fault: HttpFault): void
+  spoil(plan: HttpPlan): void
+  /** The database is given the next commit of this kind twice; the second one's answer is nobody's. */
+  repeat(operation: Operation): void
   /** Everything that writes fails until then, in milliseconds of the host's clock. */
-  diskFullUntil: number
-  /** No signal leaves the process until then. */
-  deafUntil: number
+  fillDisk(untilMillis: number): void
+  /** Everything that reads or writes fails until then. */
+  breakDisk(untilMillis: number): void
+  /** What becomes of signals that leave the process until then. */
+  spoilSignals(untilMillis: number, fault: SignalFault): void
   /** Until when a loop is excused, in milliseconds of the host's clock. */
   readonly disturbedUntil: { main: number; extension: number }
   disturb(loops: ReadonlyArray<Loop>, untilMillis: number): void
   /** A fault that ends a loop has hit. */
   isTerminalExcused: boolean
+  /** Faults of the network that have hit. */
+  readonly httpFaults: () => number
   /** Requests by operation that wait for their answers. */
   readonly requests: ReadonlyMap<string, number>
   /** Calls of the stores that the loops make, by operation, that are under way. */
@@ -80,13 +93,16 @@ const same = <A>(port: A): A => port
 
 const EXTENSION = "encryption"
 const NETWORK_TIMEOUT_MILLIS = 30_000
+/** How late a signal is that comes late: after others that were sent after it. */
+const SIGNAL_MILLIS = 700
 /** What an answered request costs, so that nothing can go round without time passing for ever unseen. */
 const INSTANT_LIMIT = 400
 
 const storeReasons: { readonly [fault in StoreFault]: () => StoreError.StoreErrorReason } = {
   busy: () => new StoreError.StoreBusy({ message: "another process writes (simulated)" }),
   full: () => new StoreError.StoreFull({ message: "the disk is full (simulated)" }),
-  readOnly: () => new StoreError.StoreReadOnly({ message: "the file system is read-only (simulated)" })
+  readOnly: () => new StoreError.StoreReadOnly({ message: "the file system is read-only (simulated)" }),
+  failing: () => new StoreError.StoreUnavailable({ message: "the disk fails (simulated)" })
 }
 
 /** The reason of a store's fault. */
@@ -141,6 +157,10 @@ const makeCounter = () => {
 export const makePorts = ({ world, record, name, now, background, broken = {} }: Surroundings): SimPorts => {
   const traps: Array<Trap> = []
   const plans: Array<HttpPlan> = []
+  const repeats: Array<string> = []
+  const disk = { fullUntil: 0, failsUntil: 0, isMet: true }
+  const signals: { untilMillis: number; fault: SignalFault } = { untilMillis: 0, fault: "lost" }
+  let httpFaults = 0
   const requests = makeCounter()
   const calls = makeCounter()
   let instant = { atMillis: -1, count: 0 }
@@ -151,26 +171,44 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
 
   // --- the stores
 
+  /** What the disk says to every call, if it says anything. */
+  const diskReason = (operation: string, loops: ReadonlyArray<Loop>): StoreError.StoreErrorReason | undefined => {
+    const fails = now() < disk.failsUntil
+    if (!fails && !(WRITES.has(operation) && now() < disk.fullUntil)) return undefined
+    if (!disk.isMet) record.hit(fails ? "diskFailing" : "diskFull", name)
+    disk.isMet = true
+    disturb(loops, fails ? disk.failsUntil : disk.fullUntil)
+    if (fails) ports.isTerminalExcused = true
+    return storeReason(fails ? "failing" : "full")
+  }
+
   const play = (operation: string, moment: "before" | "after"): Effect.Effect<void, StoreError.StoreErrorReason> =>
     Effect.suspend(() => {
       const loops: ReadonlyArray<Loop> = MAIN_CALLS.has(operation) ? ["main"] : ["extension"]
-      if (moment === "before" && WRITES.has(operation) && now() < ports.diskFullUntil) {
-        disturb(loops, ports.diskFullUntil)
-        return Effect.fail(storeReason("full"))
-      }
+      const reason = moment === "before" ? diskReason(operation, loops) : undefined
+      if (reason !== undefined) return Effect.fail(reason)
       const index = traps.findIndex((trap) => trap.operation === operation && trap.moment === moment)
       const [trap] = index === -1 ? [] : traps.splice(index, 1)
       if (trap === undefined) return Effect.void
-      record.hit(`${name}: ${operation} ${moment}`)
+      record.hit(trap.kind, `${name}: ${operation} ${moment}`)
       // A commit that was told to have failed is read again by whoever reads the same connection.
       disturb(loops, now() + trap.millis)
       return trap.act
     })
 
+  const repeated = <A, E>(operation: string, call: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.suspend(() => {
+      const index = repeats.indexOf(operation)
+      if (index === -1) return call
+      repeats.splice(index, 1)
+      record.hit("commitTwice", `${name}: ${operation}`)
+      return Effect.tap(call, () => Effect.ignore(call))
+    })
+
   const guardCall = <A>(operation: string, call: Effect.Effect<A, StoreError.StoreError>) => {
     const fail = (reason: StoreError.StoreErrorReason) => new StoreError.StoreError({ operation, reason })
     const guarded = Effect.mapError(play(operation, "before"), fail).pipe(
-      Effect.andThen(call),
+      Effect.andThen(repeated(operation, call)),
       Effect.tap(() => Effect.mapError(play(operation, "after"), fail))
     )
     return INBOX_CALLS.has(operation) ? guarded : calls.during(operation, guarded)
@@ -188,24 +226,34 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
 
   // --- the network
 
-  const takeFault = (connection: Connection): HttpFault | undefined => {
+  const takePlan = (connection: Connection): HttpPlan | undefined => {
     const plan = plans.find((plan) => plan.connection === connection)
     if (plan === undefined) return undefined
     plan.times -= 1
     if (plan.times <= 0) plans.splice(plans.indexOf(plan), 1)
-    record.hit(`${name}: ${connection} ${plan.fault._tag}`)
-    return plan.fault
+    httpFaults += 1
+    record.hit(httpKind(plan.fault), `${name}: ${connection} ${plan.fault._tag}`)
+    return plan
+  }
+
+  /** What is asked, as far as faults treat it differently. */
+  interface Asked {
+    readonly operation: string
+    readonly connection: Connection
+    /** How long the homeserver may hold it. */
+    readonly holdMillis: number
+    /** Whether it does no harm when it arrives long after its client has given it up. */
+    readonly mayBeLate: boolean
   }
 
   const spoilt = <A>(
-    operation: string,
-    connection: Connection,
-    holdMillis: number,
+    { connection, holdMillis, mayBeLate, operation }: Asked,
     call: Effect.Effect<A, HomeserverError.HomeserverError>
   ): Effect.Effect<A, HomeserverError.HomeserverError> =>
     Effect.suspend(() => {
-      const fault = takeFault(connection)
-      if (fault === undefined) return call
+      const plan = takePlan(connection)
+      if (plan === undefined) return call
+      const { fault, kill } = plan
       const loops: ReadonlyArray<Loop> =
         connection === "other" ? ["main", "extension"] : connection === "main" ? ["main"] : ["extension"]
       const fail = (reason: HomeserverError.HomeserverErrorReason) =>
@@ -223,7 +271,7 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
           disturb(loops, now() + holdMillis + fault.millis)
           return Effect.tap(call, Effect.sleep(fault.millis))
         case "LateRequest":
-          return Effect.andThen(background(Effect.delay(call, fault.millis)), lost(true))
+          return Effect.andThen(mayBeLate ? background(Effect.delay(call, fault.millis)) : Effect.void, lost(true))
         case "Twice":
           return Effect.andThen(background(call), call)
         case "Hang": {
@@ -235,6 +283,11 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
           if (fault.status === 401) ports.isTerminalExcused = true
           disturb(loops, now() + Math.min(fault.retryAfterMillis, 300_000))
           return fail(refusal(fault.status, fault.retryAfterMillis))
+        case "Killed":
+          return Effect.andThen(
+            fault.moment === "after" ? Effect.exit(call) : Effect.void,
+            Effect.andThen(kill, Effect.never)
+          )
       }
     })
 
@@ -270,13 +323,8 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
       return requests.during(key, call)
     })
 
-  const request = <A>(
-    operation: string,
-    connection: Connection,
-    holdMillis: number,
-    key: string,
-    call: Effect.Effect<A, HomeserverError.HomeserverError>
-  ) => counted(key, spoilt(operation, connection, holdMillis, renewed(call)))
+  const request = <A>(key: string, asked: Asked, call: Effect.Effect<A, HomeserverError.HomeserverError>) =>
+    counted(key, spoilt(asked, renewed(call)))
 
   /** The `since` that leaves the process acknowledges what came before it, so that must be stored. */
   const checkSince = (sync: SlidingSync.SyncRequest): Effect.Effect<void> => {
@@ -295,11 +343,12 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
   const homeserver = (port: Homeserver.Homeserver["Service"]): Homeserver.Homeserver["Service"] => {
     const others = Object.fromEntries(
       Object.entries(port).map(([operation, member]: [string, unknown]) => {
-        const other = (call: Effect.Effect<unknown, HomeserverError.HomeserverError>) =>
-          request(operation, "other", 0, operation, call)
-        if (Effect.isEffect(member)) return [operation, other(member as Effect.Effect<unknown, never>)]
+        const other = (call: Effect.Effect<unknown, HomeserverError.HomeserverError>, mayBeLate: boolean) =>
+          request(operation, { operation, connection: "other", holdMillis: 0, mayBeLate }, call)
+        if (Effect.isEffect(member)) return [operation, other(member as Effect.Effect<unknown, never>, true)]
         if (typeof member !== "function") return [operation, member]
-        return [operation, (...args: ReadonlyArray<unknown>) => other(member(...args))]
+        // One-time keys that arrive again when some were handed out are handed out again: no client can undo that.
+        return [operation, (...args: ReadonlyArray<unknown>) => other(member(...args), operation !== "keys")]
       })
     ) as unknown as Homeserver.Homeserver["Service"]
     return {
@@ -307,7 +356,8 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
       sync: (sync) => {
         const connection = connectionOf(sync.connId)
         const call = Effect.andThen(checkSince(sync), port.sync(sync))
-        return request("sync", connection, sync.timeoutMillis, `sync ${sync.connId}`, call)
+        const asked = { operation: "sync", connection, holdMillis: sync.timeoutMillis, mayBeLate: true }
+        return request(`sync ${sync.connId}`, asked, call)
       }
     }
   }
@@ -315,12 +365,25 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
   // --- signals and the room list
 
   const wake = (port: Wake["Service"]): Wake["Service"] => {
-    const unlessDeaf = (effect: Effect.Effect<void>) =>
-      Effect.suspend(() => (now() < ports.deafUntil ? Effect.void : effect))
+    const signalled = (effect: Effect.Effect<void>) =>
+      Effect.suspend(() => {
+        if (now() >= signals.untilMillis) return effect
+        switch (signals.fault) {
+          case "lost":
+            record.hit("signalsLost", name)
+            return Effect.void
+          case "late":
+            record.hit("signalsLate", name)
+            return background(Effect.delay(effect, SIGNAL_MILLIS))
+          case "twice":
+            record.hit("signalsTwice", name)
+            return Effect.andThen(effect, effect)
+        }
+      })
     return {
       ...port,
-      notify: (topic) => unlessDeaf(port.notify(topic)),
-      ask: (peer, topic) => unlessDeaf(port.ask(peer, topic))
+      notify: (topic) => signalled(port.notify(topic)),
+      ask: (peer, topic) => signalled(port.ask(peer, topic))
     }
   }
 
@@ -348,19 +411,29 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
       roomList
     },
     trap: (trap) => void traps.push(trap),
-    spoil: (connection, times, fault) => void plans.push({ connection, times, fault }),
-    diskFullUntil: 0,
-    deafUntil: 0,
+    spoil: (plan) => void plans.push({ ...plan }),
+    repeat: (operation) => void repeats.push(operation),
+    fillDisk: (untilMillis) => {
+      disk.fullUntil = untilMillis
+      disk.isMet = false
+    },
+    breakDisk: (untilMillis) => {
+      disk.failsUntil = untilMillis
+      disk.isMet = false
+    },
+    spoilSignals: (untilMillis, fault) => Object.assign(signals, { untilMillis, fault }),
     disturbedUntil: { main: 0, extension: 0 },
     disturb,
     isTerminalExcused: false,
+    httpFaults: () => httpFaults,
     requests: requests.counts,
     calls: calls.counts,
     heal: () => {
       traps.length = 0
       plans.length = 0
-      ports.diskFullUntil = 0
-      ports.deafUntil = 0
+      repeats.length = 0
+      Object.assign(disk, { fullUntil: 0, failsUntil: 0 })
+      signals.untilMillis = 0
     }
   }
   return ports

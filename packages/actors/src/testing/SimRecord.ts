@@ -9,6 +9,7 @@
 import { ExtensionLoopMachine, type LeaseStore, type Room, type SyncStore } from "@twinloop/core"
 import { Effect, Hash, References } from "effect"
 import * as Checkers from "./SimCheckers.ts"
+import type { FaultKind } from "./SimFaults.ts"
 import type { World } from "./Simulation.ts"
 
 /** Something that must never be. */
@@ -23,19 +24,25 @@ export interface Violation {
 
 export interface SimRecord {
   violate(checker: string, message: string): void
-  /** A fault has been met. */
-  hit(what: string): void
+  /** Takes a checker's verdict. */
+  check(checker: string, message: string | undefined): void
+  /** A fault has been met. `detail`: by whom, and where. */
+  hit(kind: FaultKind, detail: string): void
   /** Something that happened, for the comparison of two runs. */
   note(what: string): void
   /** A process is about to tell its application of these rooms. */
   published(name: string, rooms: ReadonlyArray<Room.Room>): void
   readonly violations: ReadonlyArray<Violation>
   /** How often each fault was met. */
-  readonly hits: ReadonlyMap<string, number>
+  readonly hits: ReadonlyMap<FaultKind, number>
+  /** Verdicts that were taken. */
+  readonly checks: () => number
   /** Two runs of one schedule have the same digest (invariant I8). */
   readonly digest: () => number
   /** Rows of the inbox that were committed so far. */
   readonly lastSequence: () => number
+  /** When the key of a session was committed. */
+  readonly keyCommittedAt: (sessionId: string) => number | undefined
   /** The world, watched. */
   watch(world: World): World
 }
@@ -43,11 +50,13 @@ export interface SimRecord {
 /** Makes an empty record over the host's clock. */
 export const makeRecord = (now: () => number): SimRecord => {
   const violations: Array<Violation> = []
-  const hits = new Map<string, number>()
+  const hits = new Map<FaultKind, number>()
+  const keys = new Map<string, number>()
   const committedRooms = new Map<string, string>()
   const known = new Set<string>()
   let digest = 0
   let lastSequence = 0
+  let checks = 0
 
   const note = (what: string): void => {
     digest = Hash.combine(digest, Hash.string(`${now()} ${what}`))
@@ -59,6 +68,7 @@ export const makeRecord = (now: () => number): SimRecord => {
     violations.push({ checker, message, atMillis: now() })
   }
   const check = (checker: string, message: string | undefined): void => {
+    checks += 1
     if (message !== undefined) violate(checker, message)
   }
 
@@ -73,6 +83,11 @@ export const makeRecord = (now: () => number): SimRecord => {
         })
       ).pipe(Effect.provideService(References.PreventSchedulerYield, true))
 
+  const tellKeys = (news: SyncStore.CryptoCommit["news"] = []): void => {
+    for (const piece of news)
+      if (piece._tag === "RoomKey" && !keys.has(piece.sessionId)) keys.set(piece.sessionId, now())
+  }
+
   const watchStore = (store: SyncStore.SyncStore["Service"], leases: LeaseStore["Service"]) =>
     ({
       ...store,
@@ -81,11 +96,15 @@ export const makeRecord = (now: () => number): SimRecord => {
           Effect.tap((entries) =>
             Effect.sync(() => {
               lastSequence = entries.at(-1)?.sequence ?? lastSequence
+              tellKeys(commit.news)
             })
           ),
           afterCommit(leases, fence, "commitExtension")
         ),
-      commitCrypto: (fence, commit) => afterCommit(leases, fence, "commitCrypto")(store.commitCrypto(fence, commit)),
+      commitCrypto: (fence, commit) =>
+        Effect.tap(store.commitCrypto(fence, commit), () => Effect.sync(() => tellKeys(commit.news))).pipe(
+          afterCommit(leases, fence, "commitCrypto")
+        ),
       expireExtension: (fence) => afterCommit(leases, fence, "expireExtension")(store.expireExtension(fence)),
       commitMain: (commit) =>
         Effect.tap(store.commitMain(commit), () =>
@@ -99,9 +118,10 @@ export const makeRecord = (now: () => number): SimRecord => {
   return {
     violate,
     note,
-    hit: (what) => {
-      hits.set(what, (hits.get(what) ?? 0) + 1)
-      note(what)
+    check,
+    hit: (kind, detail) => {
+      hits.set(kind, (hits.get(kind) ?? 0) + 1)
+      note(`${kind} ${detail}`)
     },
     published: (name, rooms) =>
       check(
@@ -111,7 +131,9 @@ export const makeRecord = (now: () => number): SimRecord => {
     violations,
     hits,
     digest: () => digest,
+    checks: () => checks,
     lastSequence: () => lastSequence,
+    keyCommittedAt: (sessionId) => keys.get(sessionId),
     watch: (world) => ({ ...world, store: watchStore(world.store, world.leases) })
   }
 }

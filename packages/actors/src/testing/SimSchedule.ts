@@ -10,7 +10,7 @@
  * Gotchas: times are absolute, so that leaving a step out moves no other. A step that makes no sense where it stands (to
  * thaw who isn't frozen) does nothing.
  *
- * Not here: what the steps do (`SyncSim.ts`).
+ * Not here: what the steps do (`SimSteps.ts`).
  */
 import { Effect, Random, Schema } from "effect"
 
@@ -33,6 +33,8 @@ const STORE_OPERATIONS = [
   "advanceInbox",
   "readInbox"
 ] as const
+/** Commits that are conditional on the position that was sent, so that a second one must be refused. */
+const CONDITIONAL = ["commitExtension", "commitMain"] as const
 const LEASE_OPERATIONS = ["take", "renew", "release", "leave"] as const
 const Operation = Schema.Literals([...STORE_OPERATIONS, ...LEASE_OPERATIONS])
 /** A call of the store or of the lease store. */
@@ -56,13 +58,15 @@ const HttpFault = Schema.Union([
   /** No answer until the client's own limit. */
   Schema.TaggedStruct("Hang", {}),
   /** Refused with this status; 200 is a body that is no JSON. 429 asks to wait for `retryAfterMillis`. */
-  Schema.TaggedStruct("Refused", { status: Schema.Finite, retryAfterMillis: Millis })
+  Schema.TaggedStruct("Refused", { status: Schema.Finite, retryAfterMillis: Millis }),
+  /** The process is killed before it asks, or when the homeserver has done what was asked. */
+  Schema.TaggedStruct("Killed", { moment: Moment })
 ])
 /** What happens to a request. */
 export type HttpFault = typeof HttpFault.Type
 
-const StoreFault = Schema.Literals(["busy", "full", "readOnly"])
-/** Why the disk refuses. `readOnly` ends a loop for good, until it is started again. */
+const StoreFault = Schema.Literals(["busy", "full", "readOnly", "failing"])
+/** Why the disk refuses. `readOnly` and `failing` end a loop for good, until it is started again. */
 export type StoreFault = typeof StoreFault.Type
 
 const Action = Schema.Union([
@@ -72,11 +76,23 @@ const Action = Schema.Union([
   Schema.TaggedStruct("Message", { room: Schema.Finite, isMalformed: Schema.Boolean }),
   Schema.TaggedStruct("NewRoom", {}),
   Schema.TaggedStruct("Typing", { room: Schema.Finite }),
-  /** An event arrives that can be read once `ahead` more to-device events than there are have been applied. */
-  Schema.TaggedStruct("Push", { room: Schema.Finite, ahead: Schema.Finite }),
+  /** An encrypted message. Its key comes so much later, or first; a new one also when there is none yet. */
+  Schema.TaggedStruct("Secret", { room: Schema.Finite, isNewKey: Schema.Boolean, keyMillis: Millis }),
+  /** A message of which there is a push; in an encrypted room under a new key, which comes after `padding` to-device messages. */
+  Schema.TaggedStruct("Push", {
+    room: Schema.Finite,
+    padding: Schema.Finite,
+    keyMillis: Millis,
+    /** Who resolves it: a process of its own also when the named one doesn't run. */
+    by: Schema.Literals(["notifier", "app", "standby"])
+  }),
+  /** A to-device message that was sent is sent once more. */
+  Schema.TaggedStruct("RepeatToDevice", {}),
+  Schema.TaggedStruct("HoldToDevice", { millis: Millis }),
   // What the user and the platform do.
   Schema.TaggedStruct("Window", { who: Who, last: Schema.Finite }),
   Schema.TaggedStruct("Open", { who: Who, room: Schema.Finite }),
+  Schema.TaggedStruct("Send", { who: Who, room: Schema.Finite }),
   Schema.TaggedStruct("Suspend", { who: Who }),
   Schema.TaggedStruct("Resume", { who: Who }),
   Schema.TaggedStruct("Stop", { who: Who }),
@@ -101,12 +117,14 @@ const Action = Schema.Union([
   // What happens to the disk, the network, the homeserver and the signals.
   Schema.TaggedStruct("StoreFails", { who: Who, operation: Operation, moment: Moment, fault: StoreFault }),
   Schema.TaggedStruct("StoreWaits", { who: Who, operation: Operation, moment: Moment, millis: Millis }),
+  Schema.TaggedStruct("StoreTwice", { who: Who, operation: Schema.Literals(CONDITIONAL) }),
   Schema.TaggedStruct("DiskFull", { millis: Millis }),
+  Schema.TaggedStruct("DiskFails", { millis: Millis }),
   Schema.TaggedStruct("Http", { who: Who, connection: Connection, times: Schema.Finite, fault: HttpFault }),
   Schema.TaggedStruct("Outage", { millis: Millis }),
   Schema.TaggedStruct("ExpirePositions", { connection: Schema.Literals(["all", "main", "extension"]) }),
   Schema.TaggedStruct("ExpireToken", {}),
-  Schema.TaggedStruct("LoseSignals", { who: Who, millis: Millis })
+  Schema.TaggedStruct("Signals", { who: Who, millis: Millis, fault: Schema.Literals(["lost", "late", "twice"]) })
 ])
 /** One thing that happens. */
 export type Action = typeof Action.Type
@@ -138,6 +156,7 @@ const upTo = (most: number, least = 0): Draw<number> => Random.nextIntBetween(le
 const who = oneOf<Who>("app", "app", "standby")
 const moment = oneOf<"before" | "after">("before", "after")
 const shortMillis = oneOf(1, 20, 400, 3_000, 12_000)
+const keyMillis = oneOf(0, 0, 0, 300, 5_000, 60_000)
 const clockMillis = oneOf(-86_400_000, -15_000, -2_000, 2_000, 15_000, 86_400_000)
 const storeOperation = oneOf<Operation>(
   "commitExtension",
@@ -159,6 +178,10 @@ const operation = oneOf<Operation>(
   ...LEASE_OPERATIONS
 )
 
+const refused: Draw<HttpFault> = Effect.map(
+  Effect.all([oneOf(200, 400, 401, 403, 404, 429, 429, 500, 502, 503, 504), oneOf(0, 1_000, 20_000, 400_000)]),
+  ([status, retryAfterMillis]) => ({ _tag: "Refused", status, retryAfterMillis })
+)
 const httpFault: Draw<HttpFault> = Effect.flatten(
   oneOf<Draw<HttpFault>>(
     Effect.succeed({ _tag: "LostRequest" }),
@@ -167,10 +190,10 @@ const httpFault: Draw<HttpFault> = Effect.flatten(
     Effect.map(oneOf(0, 300, 5_000, 40_000), (millis) => ({ _tag: "LateRequest", millis })),
     Effect.succeed({ _tag: "Twice" }),
     Effect.succeed({ _tag: "Hang" }),
-    Effect.map(
-      Effect.all([oneOf(200, 400, 401, 403, 404, 429, 429, 500, 502, 503, 504), oneOf(0, 1_000, 20_000, 400_000)]),
-      ([status, retryAfterMillis]) => ({ _tag: "Refused", status, retryAfterMillis })
-    )
+    Effect.map(moment, (at) => ({ _tag: "Killed", moment: at })),
+    refused,
+    refused,
+    refused
   )
 )
 
@@ -191,9 +214,21 @@ const kinds: ReadonlyArray<readonly [weight: number, action: Draw<Action>]> = [
   [5, make("Message", { room: upTo(7), isMalformed: Effect.map(upTo(9), (n) => n === 0) })],
   [1, make("NewRoom", {})],
   [1, make("Typing", { room: upTo(7) })],
-  [5, make("Push", { room: upTo(7), ahead: oneOf(0, 0, 1, 20, 200) })],
+  [4, make("Secret", { room: upTo(7), isNewKey: oneOf(true, false), keyMillis })],
+  [
+    5,
+    make("Push", {
+      room: upTo(7),
+      padding: oneOf(0, 0, 1, 20, 150),
+      keyMillis,
+      by: oneOf("notifier", "notifier", "app", "app", "standby")
+    })
+  ],
+  [1, make("RepeatToDevice", {})],
+  [1, make("HoldToDevice", { millis: oneOf(400, 12_000, 600_000) })],
   [2, make("Window", { who, last: upTo(60) })],
   [2, make("Open", { who, room: upTo(7) })],
+  [4, make("Send", { who, room: upTo(7) })],
   [5, make("Suspend", { who })],
   [4, make("Resume", { who })],
   [1, make("Stop", { who })],
@@ -204,17 +239,30 @@ const kinds: ReadonlyArray<readonly [weight: number, action: Draw<Action>]> = [
   [2, make("Freeze", { who })],
   [2, make("Thaw", { who })],
   [4, make("KillAt", { who, operation, moment })],
+  [
+    3,
+    make("KillAt", {
+      who,
+      operation: oneOf("commitExtension", "commitMain", "commitCrypto"),
+      moment: constant("after")
+    })
+  ],
   [3, make("FreezeAt", { who, operation, moment, millis: oneOf(500, 9_000, 40_000, 3_600_000) })],
   [1, make("SkewClock", { who, millis: clockMillis })],
   [1, make("StepClock", { millis: clockMillis })],
   [4, make("Notifier", { which: upTo(3), what: oneOf("kill", "freeze", "thaw", "interrupt", "end") })],
   [2, make("KillNextNotifierAt", { operation, moment })],
-  [3, make("StoreFails", { who, operation, moment, fault: oneOf("busy", "busy", "full", "full", "readOnly") })],
+  [
+    3,
+    make("StoreFails", { who, operation, moment, fault: oneOf("busy", "busy", "full", "full", "readOnly", "failing") })
+  ],
   [4, make("StoreWaits", { who, operation, moment, millis: shortMillis })],
   [3, make("StoreFails", { who, operation: storeOperation, moment, fault: oneOf("busy", "full") })],
+  [2, make("StoreTwice", { who, operation: oneOf(...CONDITIONAL) })],
   [1, make("DiskFull", { millis: oneOf(1_000, 20_000, 600_000) })],
+  [1, make("DiskFails", { millis: oneOf(1_000, 20_000, 600_000) })],
   [
-    6,
+    11,
     make("Http", {
       who,
       connection: oneOf("main", "main", "extension", "extension", "extension", "push", "other"),
@@ -225,7 +273,7 @@ const kinds: ReadonlyArray<readonly [weight: number, action: Draw<Action>]> = [
   [1, make("Outage", { millis: oneOf(200, 5_000, 60_000, 3_600_000) })],
   [2, make("ExpirePositions", { connection: oneOf("all", "main", "extension") })],
   [1, make("ExpireToken", {})],
-  [1, make("LoseSignals", { who, millis: oneOf(2_000, 60_000, 3_600_000) })]
+  [2, make("Signals", { who, millis: oneOf(2_000, 60_000, 3_600_000), fault: oneOf("lost", "lost", "late", "twice") })]
 ]
 
 /** Each story leaves some kinds out and prefers others: a fault that is rare among all is common in some story. */

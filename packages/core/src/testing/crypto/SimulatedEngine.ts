@@ -4,7 +4,7 @@
  * Gotchas: as strict as the port's rules are, so that a caller that breaks one is told: a call before the one before it was
  * committed or discarded, or while nothing is loaded, fails; so does an `encrypt` whose key was not shared with everybody.
  *
- * Not here: keys of rooms (`SimulatedRoomKeys.ts`).
+ * Not here: keys of rooms (`SimulatedRoomKeys.ts`), one-time keys (`SimulatedOneTimeKeys.ts`).
  */
 import { Clock, Effect, Predicate, Result } from "effect"
 import type { DeviceId, JsonObject, MatrixEvent, UserId } from "../../matrix/MatrixEvent.ts"
@@ -15,6 +15,7 @@ import type { InboxEvent } from "../../sync/SyncStore.ts"
 import * as Json from "../homeserver/JsonShape.ts"
 import type { CryptoRecord } from "../SyncStoreMemoryState.ts"
 import * as Memory from "./SimulatedMemory.ts"
+import * as OneTimeKeys from "./SimulatedOneTimeKeys.ts"
 import * as Records from "./SimulatedRecords.ts"
 import * as RoomKeys from "./SimulatedRoomKeys.ts"
 
@@ -33,8 +34,11 @@ const outdate = (memory: Memory.Memory, users: Iterable<UserId>): void => {
   }
 }
 
-/** Stores the key that an event brings; `false` when it is none. */
-const takeKey = (memory: Memory.Memory, { content, sender }: MatrixEvent): boolean => {
+/** What became of an event that should bring a key. */
+type Taken = "taken" | "malformed" | "undecryptable"
+
+/** Stores the key that an event brings. */
+const takeKey = (memory: Memory.Memory, { content, sender }: MatrixEvent): Taken => {
   const roomId = Records.textAt(content, "room_id")
   const sessionId = Records.textAt(content, "session_id")
   const firstIndex = Number.parseInt(Records.textAt(content, "session_key") ?? "", 10)
@@ -44,21 +48,22 @@ const takeKey = (memory: Memory.Memory, { content, sender }: MatrixEvent): boole
     sessionId === undefined ||
     Number.isNaN(firstIndex)
   )
-    return false
+    return "malformed"
+  if (!OneTimeKeys.use(memory, content)) return "undecryptable"
   const name = Records.nameOf(roomId, sessionId)
   // The key that reads more is kept.
   if (firstIndex < (memory.records.keys.get(name)?.firstIndex ?? Infinity)) {
     Memory.put(memory, "keys", name, { sender, firstIndex })
     memory.news.push({ _tag: "RoomKey", roomId, sessionId })
   }
-  return true
+  return "taken"
 }
 
-const inboxOf = (event: MatrixEvent): InboxEvent => ({
+const inboxOf = (event: MatrixEvent, isReadable: boolean): InboxEvent => ({
   type: event.type,
   sender: event.sender,
   event,
-  encryption: event.type === "m.room.encrypted" ? "undecryptable" : "none"
+  encryption: isReadable ? "none" : "undecryptable"
 })
 
 const receive = (
@@ -68,10 +73,18 @@ const receive = (
   const { changed = [], left = [] } = e2ee?.deviceLists ?? {}
   outdate(memory, fresh ? memory.records.users.keys() : changed)
   for (const userId of left) Memory.put(memory, "users", userId, undefined)
-  const isBad = new Set(toDevice.filter((event) => event.type === "m.room_key" && !takeKey(memory, event)))
+  OneTimeKeys.counted(memory, e2ee?.oneTimeKeysCount?.signed_curve25519)
+  const taken = toDevice.map((event) => ({
+    event,
+    as: event.type === "m.room_key" ? takeKey(memory, event) : undefined
+  }))
+  const isReadable = ({ as, event }: (typeof taken)[number]) =>
+    event.type !== "m.room.encrypted" && as !== "undecryptable"
   return Result.succeed({
-    inbox: toDevice.filter((event) => !isBad.has(event)).map(inboxOf),
-    quarantined: [...isBad].map((raw) => ({ source: "toDevice" as const, reason: "it is no room key", raw }))
+    inbox: taken.filter(({ as }) => as !== "malformed").map((one) => inboxOf(one.event, isReadable(one))),
+    quarantined: taken
+      .filter(({ as }) => as === "malformed")
+      .map(({ event: raw }) => ({ source: "toDevice" as const, reason: "it is no room key", raw }))
   })
 }
 
@@ -88,15 +101,30 @@ const deviceKeysOf = (own: Session): JsonObject => {
   }
 }
 
-/** The device's keys, with a fallback key that is never used up, and whom it wants to know more about. */
-const outgoing = (memory: Memory.Memory): Memory.Answer<ReadonlyArray<OutgoingRequest>> => {
+/** The device's keys, with a fallback key that is never used up and some that are used once. */
+const uploadOf = (memory: Memory.Memory, generation: number, nowMillis: number): JsonObject => {
   const { own, records } = memory
-  const requests: Array<OutgoingRequest> = []
-  if (!Records.accountOf(records).isUploaded) {
-    const fallback = { key: `simulated-fallback-${own.deviceId}`, fallback: true, signatures: {} }
-    const body = { device_keys: deviceKeysOf(own), fallback_keys: { "signed_curve25519:FALLBACK": fallback } }
-    requests.push(keysRequest("upload", "upload", body))
+  const oneTimeKeys = OneTimeKeys.wanted(memory, generation, nowMillis)
+  const fallback = { key: `simulated-fallback-${own.deviceId}`, fallback: true, signatures: {} }
+  return {
+    ...(!Records.accountOf(records).isUploaded && {
+      device_keys: deviceKeysOf(own),
+      fallback_keys: { "signed_curve25519:FALLBACK": fallback }
+    }),
+    ...(Object.keys(oneTimeKeys).length > 0 && { one_time_keys: oneTimeKeys })
   }
+}
+
+/** Its own keys, and whom it wants to know more about. */
+const outgoing = (
+  memory: Memory.Memory,
+  generation: number,
+  nowMillis: number
+): Memory.Answer<ReadonlyArray<OutgoingRequest>> => {
+  const { records } = memory
+  const requests: Array<OutgoingRequest> = []
+  const upload = uploadOf(memory, generation, nowMillis)
+  if (Object.keys(upload).length > 0) requests.push(keysRequest("upload", "upload", upload))
   const outdated = [...records.users].filter(([, { isOutdated }]) => isOutdated).map(([userId]) => userId)
   for (const userId of outdated) memory.asked.add(userId)
   if (outdated.length > 0) {
@@ -152,13 +180,13 @@ const takeShared = (memory: Memory.Memory, messages: JsonObject): void => {
 }
 
 const markSent = (memory: Memory.Memory, { request }: OutgoingRequest, answer: JsonObject): Memory.Answer<void> => {
-  const account = Records.accountOf(memory.records)
   if (request._tag === "ToDevice") takeShared(memory, request.toDevice.messages)
   if (request._tag !== "Keys") return Result.succeed(undefined)
   switch (request.keys.kind) {
     case "upload":
       if (!Predicate.isObject(answer.one_time_key_counts)) return Memory.badAnswer("one_time_key_counts")
-      Memory.put(memory, "account", "account", { ...account, isUploaded: true })
+      Memory.put(memory, "account", "account", { ...Records.accountOf(memory.records), isUploaded: true })
+      OneTimeKeys.published(memory)
       break
     case "query":
       return takeDevices(memory, answer)
@@ -238,10 +266,15 @@ const setLocalTrust = (
 
 // --- the engine
 
-/** An engine of one process over the account's records. */
+/**
+ * An engine of one process over the account's records.
+ *
+ * @param options.oneTimeKeys how many the homeserver is to have; none, and the fallback key for all, if not given
+ */
 export const makeEngine = (
   own: Session,
-  stored: Effect.Effect<ReadonlyArray<CryptoRecord>>
+  stored: Effect.Effect<ReadonlyArray<CryptoRecord>>,
+  { oneTimeKeys = 0 }: { readonly oneTimeKeys?: number } = {}
 ): CryptoEngine["Service"] => {
   let memory: Memory.Memory | undefined
   const change = <A>(
@@ -264,7 +297,8 @@ export const makeEngine = (
     reload: () =>
       Effect.map(stored, (all) => {
         const records = Records.read(all)
-        memory = { records, writes: [], news: [], isPending: false, readers: new Map(), asked: new Set(), own }
+        const fresh = { writes: [], news: [], isPending: false, readers: new Map(), asked: new Set<UserId>() }
+        memory = { records, own, oneTimeKeys, ...fresh }
         // Who else one is: told with the writes of a later call.
         track(memory, [own.userId])
       }),
@@ -273,7 +307,8 @@ export const makeEngine = (
     }),
     discard: Effect.sync(() => void (memory = undefined)),
     receive: (_fence, batch) => change("take to-device events", (memory) => receive(memory, batch)),
-    outgoing: () => change("collect requests", outgoing),
+    outgoing: ({ generation }) =>
+      change("collect requests", (memory, nowMillis) => outgoing(memory, generation, nowMillis)),
     markSent: (_fence, request, answer) => change("take an answer", (memory) => markSent(memory, request, answer)),
     track: (_fence, users) => change("track users", (memory) => Result.succeed(track(memory, users))),
     claim: (_fence, users) => change("claim one-time keys", (memory) => claim(memory, users)),

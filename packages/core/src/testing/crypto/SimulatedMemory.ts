@@ -19,6 +19,8 @@ export interface Memory {
   /** Who was asked about, and has not changed since. */
   readonly asked: Set<UserId>
   readonly own: Session
+  /** How many one-time keys the homeserver is to have. */
+  readonly oneTimeKeys: number
 }
 
 /** What a call gives, or why it fails. */

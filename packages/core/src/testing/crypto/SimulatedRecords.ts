@@ -14,8 +14,10 @@ import type { CryptoRecord } from "../SyncStoreMemoryState.ts"
 /** This device. */
 export interface Account {
   readonly isUploaded: boolean
-  /** Room keys and cross-signing keys that were made, for names that are used once. */
+  /** Room keys, one-time keys and cross-signing keys that were made, for names that are used once. */
   readonly made: number
+  /** One-time keys that the homeserver has, as it last said; absent until it has said so. */
+  readonly oneTimeKeys?: number
   /** Public master key whose private one this device has. */
   readonly master?: string
 }
@@ -43,6 +45,12 @@ export interface RoomKey {
   readonly holders: { readonly [userId: UserId]: ReadonlyArray<DeviceId> }
 }
 
+/** The private half of a one-time key, by the name of its public one. Gone when it was used. */
+export interface OneTimeKey {
+  readonly key: string
+  readonly isPublished: boolean
+}
+
 /** A key with which messages of a room can be read, from a message on. */
 export interface ReceivedKey {
   readonly sender: UserId
@@ -61,6 +69,8 @@ export interface Records {
   readonly rooms: Map<RoomId, RoomKey>
   /** By room and session. */
   readonly keys: Map<string, ReceivedKey>
+  /** By key id. */
+  readonly oneTime: Map<string, OneTimeKey>
 }
 
 export const nameOf = (first: string, second: string): string => JSON.stringify([first, second])
@@ -81,7 +91,8 @@ export const empty = (): Records => ({
   sessions: new Map(),
   trust: new Map(),
   rooms: new Map(),
-  keys: new Map()
+  keys: new Map(),
+  oneTime: new Map()
 })
 
 /** What was stored, by the engine alone: its word is trusted. */
