@@ -161,16 +161,15 @@ export interface NodeOptions {
   readonly env?: { readonly [name: string]: string }
 }
 
-/** Starts a file with Node. */
-export const startFile = <Line>(
-  file: URL,
-  { args = [], env = {}, flags = [] }: NodeOptions = {}
+const launch = <Line>(
+  command: string,
+  args: ReadonlyArray<string>,
+  env: { readonly [name: string]: string }
 ): Effect.Effect<Program<Line>, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
       Effect.sync(() => {
-        const all = [...flags, fileURLToPath(file), ...args]
-        const child = spawn(process.execPath, all, { stdio: ["pipe", "pipe", "pipe"], env: { ...process.env, ...env } })
+        const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"], env: { ...process.env, ...env } })
         return new Watched<Line>(child)
       }),
       (record) => {
@@ -180,6 +179,19 @@ export const startFile = <Line>(
     ),
     programOf
   )
+
+/** Starts a program that needs no Node. */
+export const startExecutable = <Line>(
+  file: string,
+  ...args: ReadonlyArray<string>
+): Effect.Effect<Program<Line>, never, Scope.Scope> => launch<Line>(file, args, {})
+
+/** Starts a file with Node. */
+export const startFile = <Line>(
+  file: URL,
+  { args = [], env = {}, flags = [] }: NodeOptions = {}
+): Effect.Effect<Program<Line>, never, Scope.Scope> =>
+  launch<Line>(process.execPath, [...flags, fileURLToPath(file), ...args], env)
 
 /** Starts a TypeScript file, named relative to this one, with Node. */
 export const start = <Line>(
