@@ -10,14 +10,22 @@
  * `--all` visits what is listed in `packages/core/test/model/Configurations.ts`, with what each costs, one after the other, in a process
  * each; with `--only NAME` those whose names have that in them. `--help` prints the list.
  *
- * Not here: the model, and what it leaves out (`packages/core/test/model/System.ts`).
+ * `--stories 100 --seed 1` plays as many stories with the real actors, and looks whether the model has every step of them.
+ *
+ * Not here: the model, and what it leaves out (`packages/core/test/model/System.ts`); what is seen of real actors
+ * (`test/repo/model/Recording.ts`).
  */
 import { spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
 import * as Coverage from "../packages/core/test/model/Coverage.ts"
 import * as Explore from "../packages/core/test/model/Explore.ts"
 import * as Rules from "../packages/core/test/model/Rules.ts"
+import { follow, type Followed } from "../test/repo/model/Paths.ts"
+import { play } from "../test/repo/model/Recording.ts"
+import * as Stories from "../test/repo/model/Stories.ts"
 import { type Configuration, configurations } from "../packages/core/test/model/Configurations.ts"
 
 const defaults = {
@@ -29,7 +37,9 @@ const defaults = {
   suspends: 0,
   wishes: 0,
   pushes: 0,
-  limit: 100_000_000
+  limit: 100_000_000,
+  stories: 0,
+  seed: 1
 }
 
 const names = Object.keys(defaults) as ReadonlyArray<keyof typeof defaults>
@@ -85,7 +95,20 @@ interface Figures {
   readonly missing: ReadonlyArray<string>
 }
 
-const visit = ({ all: _1, fine, help: _2, json: _3, limit, only: _4, ...bounds }: Asked): Figures => {
+const boundsOf = ({ crashes, events, faults, notifications, processes, pushes, suspends, wishes }: Asked) => ({
+  processes,
+  notifications,
+  events,
+  crashes,
+  faults,
+  suspends,
+  wishes,
+  pushes
+})
+
+const visit = (asked: Asked): Figures => {
+  const { fine, limit } = asked
+  const bounds = boundsOf(asked)
   const started = performance.now()
   const seconds = (): number => Math.round((performance.now() - started) / 100) / 10
   const seen = new Set<string>()
@@ -173,6 +196,41 @@ const runOne = (asked: Asked): boolean => {
   return isWell(figures)
 }
 
+/** Follows a story, unless that takes too many states. */
+const followed = (story: Parameters<typeof follow>[0]): Followed | undefined => {
+  try {
+    return follow(story)
+  } catch (error) {
+    if (error instanceof RangeError) return undefined
+    throw error
+  }
+}
+
+/** Plays stories with the real actors, and follows them in the model; gives whether it has all their steps. */
+const runStories = async ({ seed, stories }: Asked): Promise<boolean> => {
+  let [steps, most, left] = [0, 0, 0]
+  for (const acts of Stories.draw(seed, stories)) {
+    const story = await Effect.runPromise(Effect.provide(Effect.orDie(play(acts)), TestClock.layer()))
+    const result = followed(story)
+    if (result?.stranger !== undefined) {
+      const { at, seen } = result.stranger
+      print(`BROKEN: ${JSON.stringify(acts)}`)
+      for (const { what } of story.slice(0, at)) print(`  ${what}`)
+      print(`the model doesn't have: ${JSON.stringify(seen)}`)
+      return false
+    }
+    if (result === undefined) left++
+    else steps += story.length
+    most = Math.max(most, result?.most ?? 0)
+    process.stderr.write(`${story.length} steps, up to ${result?.most ?? "too many"} states\n`)
+  }
+  print(
+    `${stories - left} stories of ${steps} steps in all are the model's, which might be in up to ${most} states at a time`
+  )
+  if (left > 0) print(`${left} stories were not followed to their end: too many states`)
+  return stories > left
+}
+
 const help = (): boolean => {
   print("npm run model -- --all [--only NAME] [--json] visits:")
   for (const { costs, name, ...configuration } of configurations)
@@ -180,10 +238,14 @@ const help = (): boolean => {
   return true
 }
 
+const run = async (asked: Asked): Promise<boolean> => {
+  if (asked.help) return help()
+  if (asked.stories > 0) return runStories(asked)
+  return asked.all ? runAll(asked) : runOne(asked)
+}
+
 if (import.meta.main) {
   const bounds = asked(process.argv.slice(2))
-  if (typeof bounds === "string") {
-    process.stderr.write(`model: ${bounds}.\n`)
-    process.exitCode = 1
-  } else if (!(bounds.help ? help() : bounds.all ? runAll(bounds) : runOne(bounds))) process.exitCode = 1
+  if (typeof bounds === "string") process.stderr.write(`model: ${bounds}.\n`)
+  if (typeof bounds === "string" || !(await run(bounds))) process.exitCode = 1
 }
