@@ -103,6 +103,7 @@ describe("push-daemon", () => {
       yield* first.daemon.ended
 
       const sent: Array<string> = []
+      const said: Array<string> = []
       const kills: { [whom in KilledDaemons.Kill]: number } = { daemon: 0, worker: 0, "worker at a notification": 0 }
       const say = (count: number) =>
         Effect.gen(function* () {
@@ -116,6 +117,7 @@ describe("push-daemon", () => {
           yield* say(2)
           if (yield* KilledDaemons.kill(daemon, account, whom)) kills[whom]++
         }
+        said.push(yield* daemon.errors)
       }
       while (sent.length < EVENTS) sent.push(yield* Pushed.says(account, `event ${sent.length}`))
       yield* KilledDaemons.start(file, account, { port, worker })
@@ -128,6 +130,7 @@ describe("push-daemon", () => {
         `killed: ${daemon} daemons, ${random} workers, ${writing} as they wrote; ${shown.length} events shown`
       )
       assert.isAbove(writing, LIVES / 2)
+      assert.include(said.join(), "The process that shows pushes was killed, by somebody")
       assert.sameMembers(shown, sent)
       assert.strictEqual(new Set(shown).size, shown.length)
     })

@@ -13,7 +13,7 @@
  */
 import { Actor } from "@twinloop/actors"
 import { PushDaemonMachine, SyncConfig } from "@twinloop/core"
-import { Clock, Context, Effect, Layer, Random, Ref } from "effect"
+import { Clock, Context, Effect, Layer, Option, Random, Ref } from "effect"
 import { ChildProcess, ChildProcessSpawner } from "effect/process"
 import type { CannotListen } from "../http/CannotListen.ts"
 import * as PushGateway from "./PushGateway.ts"
@@ -76,7 +76,7 @@ const look = ({ queue }: Env): Effect.Effect<Input> =>
     Effect.catch(() => Effect.map(Random.next, (random): Input => ({ _tag: "LookFailed", random })))
   )
 
-/** Runs one worker to its end; gives its exit code. Interrupted, it tells it to end, and kills it when it doesn't. */
+/** Runs one worker to its end; gives what was wrong with that, if anything was. Interrupted, it tells it to end, and kills it when it doesn't. */
 const runWorker = Effect.fnUntraced(function* ({ options, spawner, worker }: Env) {
   const handle = yield* spawner.spawn(
     ChildProcess.make(options.worker.command, options.worker.args, {
@@ -91,13 +91,14 @@ const runWorker = Effect.fnUntraced(function* ({ options, spawner, worker }: Env
     })
   )
   yield* Ref.set(worker, handle)
-  return Number(yield* handle.exitCode)
+  const exitCode = yield* Effect.option(handle.exitCode)
+  if (Option.isNone(exitCode)) return "was killed, by somebody or because the memory was used up"
+  return Number(exitCode.value) === 0 ? undefined : `ended with exit code ${exitCode.value}`
 }, Effect.scoped)
 
 const worker = (env: Env): Effect.Effect<Input> =>
   runWorker(env).pipe(
-    Effect.map((exitCode) => (exitCode === 0 ? undefined : `ended with exit code ${exitCode}`)),
-    Effect.catch(({ message }) => Effect.succeed(`could not be run: ${message}`)),
+    Effect.catch(({ message }) => Effect.succeed(`could not be started: ${message}`)),
     Effect.ensuring(Ref.set(env.worker, undefined)),
     Effect.tap((why) =>
       why === undefined
