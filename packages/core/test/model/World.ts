@@ -2,8 +2,8 @@
  * The database and the homeserver of the model, with the rules of the product, and what must be true of each commit.
  *
  * Invariants checked here: I1 (a commit is the owner's, and each passing of the lease has a newer generation), I2 (the rows of
- * the inbox are the events 1 to n, the stored `since` is n, and nothing is deleted at the homeserver that isn't stored), I5
- * (whoever commits has in memory what is stored).
+ * the inbox are the events 1 to n, the stored `since` is n, and nothing is deleted at the homeserver that isn't stored), I3
+ * (a process that a push has started never queues for the lease), I5 (whoever commits has in memory what is stored).
  */
 import { Result } from "effect"
 import type * as Lease from "../../src/lease/Lease.ts"
