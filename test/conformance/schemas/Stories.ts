@@ -65,6 +65,8 @@ export const encrypted = told((at) =>
     yield* timeline.decrypted(late)
     const back = yield* EncryptionKit.say(anna, roomId, "me too")
     yield* JsSdk.untilDecrypted(bert, roomId, back)
+    // Both have asked again by now: one poll brings one message.
+    yield* timeline.decrypted(yield* JsSdk.say(bert, roomId, "and on"))
     const shown = yield* JsSdk.events(bert, roomId)
     for (const id of [late, back])
       assert.lengthOf(
