@@ -11,6 +11,8 @@ import type { Outcome } from "./fuzz/Run.ts"
 
 /** How long an input may take before it counts as one that never ends. */
 const HANG_MILLIS = 30_000
+/** How long it may take until there are targets: devices are made, and a homeserver is asked. */
+const SETUP_MILLIS = 300_000
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`)
 
@@ -49,7 +51,7 @@ const report = (outcome: Outcome, seconds: number): void => {
 
 const started = performance.now()
 const progress = new SharedArrayBuffer(4)
-const current = new Int32Array(progress)
+const current = new Int32Array(progress).fill(-1)
 const worker = new Worker(new URL("fuzz/Worker.ts", import.meta.url), {
   workerData: { options: { seed, inputs, first }, progress }
 })
@@ -58,8 +60,8 @@ let last = { index: -1, atMillis: started }
 const watch = setInterval(() => {
   const index = Atomics.load(current, 0)
   if (index !== last.index) last = { index, atMillis: performance.now() }
-  if (performance.now() - last.atMillis < HANG_MILLIS) return
-  say(`fuzz: input ${index} doesn't end; ${again(index)}`)
+  if (performance.now() - last.atMillis < (index < 0 ? SETUP_MILLIS : HANG_MILLIS)) return
+  say(index < 0 ? "fuzz: the targets can't be made" : `fuzz: input ${index} doesn't end; ${again(index)}`)
   process.exit(1)
 }, 500)
 

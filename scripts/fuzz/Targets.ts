@@ -7,7 +7,6 @@
 import {
   EventDecryptor,
   Homeserver,
-  LeaseStore,
   MainIngest,
   MatrixEvent,
   NotificationFacts,
@@ -19,7 +18,8 @@ import {
   RoomListMachine,
   RoomSorters,
   type SlidingSync,
-  SyncStore
+  SlidingSyncWire,
+  type SyncStore
 } from "@twinloop/core"
 import { Context, Effect, HashMap, Layer, Redacted, Result, Schema } from "effect"
 import type { Scope } from "effect"
@@ -28,6 +28,8 @@ import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as NotificationRules from "../../packages/core/src/notification/NotificationRules.ts"
 import * as ControlProtocol from "../../packages/platform/src/control/ControlProtocol.ts"
+import * as KeyCodec from "../../packages/platform/src/crypto/indexeddb/KeyCodec.ts"
+import * as ValueCodec from "../../packages/platform/src/crypto/indexeddb/ValueCodec.ts"
 import * as OlmReader from "../../packages/platform/src/crypto/OlmReader.ts"
 import { StoreKey } from "../../packages/platform/src/crypto/StoreKey.ts"
 import * as HttpHomeserver from "../../packages/platform/src/http/HttpHomeserver.ts"
@@ -36,14 +38,14 @@ import * as Login from "../../packages/platform/src/http/Login.ts"
 import { RefreshLock } from "../../packages/platform/src/http/RefreshLock.ts"
 import type { AccountSession } from "../../packages/platform/src/http/Session.ts"
 import * as SessionStore from "../../packages/platform/src/http/SessionStore.ts"
-import * as SqliteSessionStore from "../../packages/platform/src/http/SqliteSessionStore.ts"
 import * as JsonLinesSink from "../../packages/platform/src/push/sinks/JsonLinesSink.ts"
 import * as SinkRecord from "../../packages/platform/src/push/sinks/SinkRecord.ts"
-import { SqliteClient } from "../../packages/platform/src/sqlite/SqliteClient.ts"
 import * as SqliteStores from "../../packages/platform/src/sqlite/SqliteStores.ts"
 import type { Chance } from "./Chance.ts"
 import { below, one } from "./Chance.ts"
+import * as CiphertextTargets from "./CiphertextTargets.ts"
 import * as Corpus from "./Corpus.ts"
+import * as StoredTargets from "./StoredTargets.ts"
 
 /** One thing that reads what others wrote. */
 export interface Target {
@@ -137,13 +139,24 @@ const httpTargets = (corpus: Corpus.Corpus, judging: Judging): ReadonlyArray<Tar
     }
   }))
 
+const { accessToken, homeserver } = session
+
+const byPassword = Login.byPassword({ homeserver, user: "alice", password: Redacted.make("a password") })
+const byAccessToken = Login.useAccessToken({ homeserver, accessToken })
+
 const loginTargets = (corpus: Corpus.Corpus): ReadonlyArray<Target> =>
-  ["login", "flows"].map((name) => ({
+  (
+    [
+      ["login", byPassword],
+      ["flows", byPassword],
+      ["whoami", byAccessToken]
+    ] as const
+  ).map(([name, login]) => ({
     name: `http ${name}`,
     weight: 2,
     seeds: corpus.get(name) ?? [],
     take: (text, chance) =>
-      Login.byPassword({ homeserver: session.homeserver, user: "alice", password: Redacted.make("a password") }).pipe(
+      login.pipe(
         Effect.provide(transport(corpus, { name, text, status: chance() < 0.8 ? 200 : one(chance, statuses) }))
       )
   }))
@@ -275,7 +288,49 @@ const decodeReport = Schema.decodeUnknownResult(ControlProtocol.StopReport)
 const takeLines = (text: string): Effect.Effect<unknown, unknown> =>
   Effect.try(() => RpcSerialization.makeNdjson({ maxBufferSize: 65_536 }).makeUnsafe().decode(text))
 
+const requestSeeds = (["unstable", "v4"] as const).map((spelling) => {
+  const { body, query } = SlidingSyncWire.encodeRequest(spelling, Corpus.everything)
+  return JSON.stringify({ spelling, body, query })
+})
+
+/** As the dev homeserver takes it. */
+const takeRequest = (value: unknown): unknown => {
+  if (typeof value !== "object" || value === null) return undefined
+  const { body, query, spelling } = value as { readonly [name: string]: unknown }
+  const object = typeof query === "object" && query !== null ? { ...query } : {}
+  return SlidingSyncWire.decodeRequest(spelling === "v4" ? "v4" : "unstable", { body, query: object })
+}
+
+const binary = (bytes: Uint8Array): string => Buffer.from(bytes).toString("latin1")
+
+const valueSeeds = [{ version: 1, ciphertext: "AwgAEnB".repeat(9), nonce: "n" }, [1, -2, 2.5, null, true, "ü"], "x"]
+const keySeeds: ReadonlyArray<KeyCodec.Key> = [
+  ["a key", 1],
+  "another",
+  7.5,
+  [["!r:x"], new Uint8Array([1, 2, 3]).buffer]
+]
+
+/** Records of the crypto store are bytes, and their decoders throw an `Error` at what is none. */
+const ofBytes =
+  (decode: (bytes: Uint8Array) => unknown) =>
+  (text: string): Effect.Effect<unknown, unknown> =>
+    Effect.try(() => decode(Buffer.from(text, "latin1")))
+
 const plainTargets: ReadonlyArray<Target> = [
+  { name: "sync request", weight: 3, seeds: requestSeeds, take: ofJson(takeRequest) },
+  {
+    name: "crypto record",
+    weight: 3,
+    seeds: valueSeeds.map((value) => binary(ValueCodec.encode(value))),
+    take: ofBytes(ValueCodec.decode)
+  },
+  {
+    name: "crypto record's key",
+    weight: 2,
+    seeds: keySeeds.map((key) => binary(KeyCodec.encode(key))),
+    take: ofBytes(KeyCodec.decode)
+  },
   { name: "push body", weight: 8, seeds: [pushSeed], take: ofJson(PushNotification.decode) },
   { name: "push rules", weight: 10, seeds: [rulesSeed], take: ofJson(judgeRules) },
   {
@@ -287,80 +342,18 @@ const plainTargets: ReadonlyArray<Target> = [
   { name: "control line", weight: 2, seeds: [lineSeed], take: takeLines }
 ]
 
-// --- what is stored
-
-interface Column {
-  readonly name: string
-  readonly seed: string
-  /** Puts the text in its place. */
-  readonly write: string
-  readonly read: Effect.Effect<unknown, unknown, SyncStore.SyncStore | LeaseStore | SessionStore.SessionStore>
-}
-
-const withStore = <A, E>(use: (store: SyncStore.SyncStore["Service"]) => Effect.Effect<A, E>) =>
-  Effect.flatMap(SyncStore.SyncStore, use)
-
-const claim = {
-  name: "stream",
-  permits: 1,
-  count: 1,
-  holder: "me",
-  peer: {},
-  nowMillis: 1,
-  leaseMillis: 1_000
-}
-
-const columns: ReadonlyArray<Column> = [
-  {
-    name: "room summary",
-    seed: JSON.stringify({ roomId: "!r:x", name: "Kitchen", membership: "join", heroes: [], bumpStamp: 1 }),
-    write: `INSERT OR REPLACE INTO room (number, connection, room_id, summary) VALUES (1, 'stored', '!r:x', ?)`,
-    read: withStore((store) => Effect.all([store.loadMain("stored"), store.room("stored", "!r:x")]))
-  },
-  {
-    name: "inbox row",
-    seed: JSON.stringify({ type: "t", sender: "@a:x", content: { n: 1 } }),
-    write: `INSERT OR REPLACE INTO inbox (sequence, generation, type, sender, encryption, event) VALUES (1, 1, 't', 's', 'none', ?)`,
-    read: withStore((store) => store.readInbox({ after: 0, limit: 10 }))
-  },
-  {
-    name: "lists of a connection",
-    seed: JSON.stringify({ all: 3 }),
-    write: `INSERT OR REPLACE INTO connection (id, pos, lists) VALUES ('listed', '1', ?)`,
-    read: withStore((store) => store.mainPosition("listed"))
-  },
-  {
-    name: "lease row",
-    seed: JSON.stringify({ pid: 1, startedAt: "a.1", endpoint: "/x" }),
-    write: `INSERT OR REPLACE INTO lease (name, slot, holder, generation, expires_at_millis, lease_millis, peer)
-      VALUES ('stream', 0, 'other', 1, 500, 1000, ?)`,
-    read: Effect.flatMap(LeaseStore, (leases) => leases.take(claim))
-  },
-  {
-    name: "session row",
-    seed: "https://matrix.example.org",
-    write: `INSERT OR REPLACE INTO account_session (id, homeserver, user_id, device_id, access_token, refresh_token,
-      expires_at_millis, revision) VALUES (1, ?1, ?1, ?1, ?1, ?1, 1, 1)`,
-    read: Effect.flatMap(SessionStore.SessionStore, (store) => store.load)
-  }
-]
-
-type Stored = SyncStore.SyncStore | LeaseStore | SessionStore.SessionStore | SqliteClient
-
-const storedTargets = (context: Context.Context<Stored>): ReadonlyArray<Target> =>
-  columns.map(({ name, read, seed, write }) => ({
-    name: `stored ${name}`,
-    weight: 1,
-    seeds: [seed],
-    take: (text) =>
-      Effect.gen(function* () {
-        const client = yield* SqliteClient
-        yield* Effect.sync(() => client.now.get(write, text))
-        yield* read
-      }).pipe(Effect.provide(context))
-  }))
-
 // --- files, and encrypted events
+
+const keyTarget = (directory: string): Target => ({
+  name: "key file",
+  weight: 1,
+  seeds: [`${Buffer.alloc(32, 7).toString("base64")}\n`],
+  take: (text) => {
+    const file = join(directory, "fuzz.key")
+    writeFileSync(file, text, { mode: 0o600 })
+    return Effect.flatMap(StoreKey, (keys) => keys.key({ isNew: false })).pipe(Effect.provide(StoreKey.layerFile(file)))
+  }
+})
 
 const sinkTarget = Effect.fnUntraced(function* (directory: string) {
   const file = join(directory, "lines.jsonl")
@@ -435,17 +428,17 @@ export const make = Effect.fnUntraced(function* (
   directory: string
 ): Effect.fn.Return<ReadonlyArray<Target>, unknown, Scope.Scope> {
   const corpus = yield* Corpus.record
-  const stored = yield* Layer.build(
-    SqliteSessionStore.layer.pipe(Layer.provideMerge(SqliteStores.layer({ filename: join(directory, "fuzz.db") })))
-  )
-  const judging = makeJudging(Context.get(stored, SyncStore.SyncStore))
+  const stored = yield* StoredTargets.make(join(directory, "fuzz.db"))
+  const judging = makeJudging(stored.store)
   return [
     ...httpTargets(corpus, judging),
     ...loginTargets(corpus),
     ...plainTargets,
-    ...storedTargets(stored),
+    ...stored.targets,
     yield* sinkTarget(directory),
-    yield* olmTarget(corpus)
+    keyTarget(directory),
+    yield* olmTarget(corpus),
+    ...(yield* CiphertextTargets.make)
   ]
 })
 

@@ -1,7 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
+import { existsSync, globSync, readFileSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Chance from "../../scripts/fuzz/Chance.ts"
+import * as Decoders from "../../scripts/fuzz/Decoders.ts"
 import { mutated } from "../../scripts/fuzz/Mutations.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -17,9 +20,30 @@ describe("npm run fuzz", () => {
     assert.deepStrictEqual(outcome.failures, [])
     assert.strictEqual(status, 0)
     const targets = Object.values<{ inputs: number; taken: number }>(outcome.targets)
-    assert.isAtLeast(targets.length, 22)
+    assert.isAtLeast(targets.length, 35)
     // A target that takes nothing has been given nothing that gets past its first line.
     for (const { inputs, taken } of targets) assert.isTrue(inputs >= 10 && taken >= 1, stdout)
+    const fuzzed = Object.values(Decoders.decoders).flatMap((decoder) => ("targets" in decoder ? decoder.targets : []))
+    for (const name of [...fuzzed, ...Object.values(Decoders.byHand).flat()])
+      assert.property(outcome.targets, name, "scripts/fuzz/Decoders.ts names a target that there isn't")
+  })
+
+  it("I7: fuzzes everything that decodes", () => {
+    const sources = globSync("packages/*/src/**/*.ts", { cwd: root }).filter((path) => !Decoders.excepted.test(path))
+    assert.isAbove(sources.length, 150)
+    // Examples in comments decode nothing.
+    const codeOf = (path: string) => readFileSync(join(root, path), "utf8").replace(/^\s*\*.*$/gm, "")
+    const found = sources.flatMap((path) => {
+      const places = codeOf(path).match(Decoders.place)?.length ?? 0
+      return places === 0 ? [] : [[path, places] as const]
+    })
+    const known = Object.entries(Decoders.decoders).map(([path, { places }]) => [path, places] as const)
+    assert.deepStrictEqual(
+      found.toSorted(),
+      known.toSorted(),
+      "say in scripts/fuzz/Decoders.ts which target fuzzes this"
+    )
+    for (const path of Object.keys(Decoders.byHand)) assert.isTrue(existsSync(join(root, path)), path)
   })
 
   it("makes the same inputs of the same seed", () => {

@@ -46,6 +46,7 @@ export interface Shield {
  * - `UnknownMessageIndex`: the key that came is for later events only.
  * - `MismatchedIdentityKeys`, `MismatchedSender`: the key isn't the sender's: the event may be forged.
  * - `UnknownSenderDevice`, `UnsignedSenderDevice`, `SenderIdentityVerificationViolation`: the sender isn't trusted as asked.
+ * - `Replayed`: it is another event's ciphertext: its sender has sent that one, and not this one. Spec: "m.megolm.v1.aes-sha2".
  * - `Malformed`: it isn't an encrypted event as the spec has them.
  * - `UnsupportedAlgorithm`: it is encrypted in a way that isn't known.
  * - `NoEncryption`: this application decrypts nothing.
@@ -60,6 +61,7 @@ export type UndecryptableReason =
   | "UnknownSenderDevice"
   | "UnsignedSenderDevice"
   | "SenderIdentityVerificationViolation"
+  | "Replayed"
   | "Malformed"
   | "UnsupportedAlgorithm"
   | "NoEncryption"

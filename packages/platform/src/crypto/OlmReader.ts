@@ -4,7 +4,7 @@
  * Includes the layer. The machine has a WebAssembly of its own, so that reading and the owner's work never wait for one
  * another's locks; it is made when the first event is to be decrypted, or when `prepare` says that one may come.
  *
- * Invariants: I6 (what isn't committed can't be read), I7 (every event gets an answer).
+ * Invariants: I6 (what isn't committed can't be read), I7 (every event gets an answer, and no ciphertext is shown as two).
  *
  * Gotchas: decrypting would like to write in two cases, that the sender of a key is known better by now, and that a key is
  * to be asked for. The first is dropped and found out again each time, the second is turned off.
@@ -18,6 +18,7 @@ import type { Scope } from "effect"
 import type * as SqliteClient from "../sqlite/SqliteClient.ts"
 import type { CryptoSdk } from "./CryptoWasm.ts"
 import { roomIdOf, userIdOf } from "./MachineIds.ts"
+import { MessageIndexes } from "./MessageIndexes.ts"
 import * as OlmMachine from "./OlmMachine.ts"
 import type { StoreKey } from "./StoreKey.ts"
 
@@ -35,6 +36,7 @@ const sentences: { readonly [reason in EventDecryptor.UndecryptableReason]: stri
   UnknownSenderDevice: "the device that sent this message isn't known",
   UnsignedSenderDevice: "the sender hasn't signed the device that sent this message",
   SenderIdentityVerificationViolation: "the sender was verified and has other keys since; verify the sender again",
+  Replayed: "this is the ciphertext of another message, sent again by somebody who isn't its sender",
   Malformed: "this is not an encrypted message as the specification has them",
   UnsupportedAlgorithm: "this message is encrypted in a way that isn't known here",
   NoEncryption: "this application was composed without end-to-end encryption",
@@ -164,6 +166,18 @@ const decryptWith = (
     }
   })
 
+/** An event that is another one's ciphertext isn't shown, or a homeserver could have people say again what they once said. */
+const unlessReplayed = (
+  shown: MessageIndexes,
+  { content, event_id: eventId }: MatrixEvent.TimelineEvent,
+  decryption: EventDecryptor.Decryption
+): EventDecryptor.Decryption => {
+  if (decryption._tag === "Undecryptable") return decryption
+  const { sessionId } = decryption
+  const first = shown.firstOf(sessionId, String(content.ciphertext), eventId)
+  return first === eventId ? decryption : undecryptable("Replayed", { sessionId }, first)
+}
+
 const deviceOf = (device: Sdk.Device): EventDecryptor.DeviceTrust => {
   const { displayName } = device
   const fingerprint = device.ed25519Key?.toBase64()
@@ -212,6 +226,7 @@ const make: Effect.Effect<
   const one = yield* Semaphore.make(1)
   let host: OlmMachine.Host | undefined
   let machine: Machine | undefined
+  const shown = new MessageIndexes()
 
   const close = Effect.sync(() => {
     machine?.close()
@@ -242,6 +257,7 @@ const make: Effect.Effect<
         if (answer !== undefined) return Effect.succeed(answer)
         const sessionId = String(event.content.session_id)
         return using((current) => decryptWith(current, roomId, event, sessionId)).pipe(
+          Effect.map((decryption) => unlessReplayed(shown, event, decryption)),
           Effect.catchIf(isNoStore, () => Effect.succeed(undecryptable("MissingRoomKey", { sessionId })))
         )
       }),
