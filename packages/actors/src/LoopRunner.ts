@@ -28,7 +28,7 @@ import * as Inbox from "./Inbox.ts"
 import * as MainSync from "./MainSync.ts"
 import type { OutgoingRequests } from "./OutgoingRequests.ts"
 import * as Supervised from "./Supervised.ts"
-import { type Suspendable, Suspendables } from "./Suspendables.ts"
+import type { Suspendable } from "./Suspendables.ts"
 
 /** What the loops need. */
 export type LoopServices =
@@ -69,6 +69,8 @@ export interface Env extends Handles {
   readonly snapshot: SubscriptionRef.SubscriptionRef<Snapshot>
   /** What the application looks at; outlives the sessions. */
   readonly view: Ref.Ref<MainLoopMachine.View>
+  /** What else must be quiet when the loops don't run. */
+  readonly suspendables: ReadonlyArray<Suspendable>
   /** Ends with the service. */
   readonly scope: Scope.Scope
 }
@@ -218,9 +220,8 @@ const setActive = Effect.fnUntraced(function* (active: boolean) {
   yield* (yield* EncryptionNews).setActive(active)
 })
 
-const suspendOthers = Effect.gen(function* () {
-  yield* Effect.forEach(yield* Suspendables, (part) => guarded(part, part.suspend), { discard: true })
-})
+const suspendOthers = ({ suspendables }: Env) =>
+  Effect.forEach(suspendables, (part) => guarded(part, part.suspend), { discard: true })
 
 /**
  * Makes quiet what is used without the loops, too: pushes are resolved and requests are sent while those don't run. Nothing when
@@ -235,7 +236,7 @@ export const quietAgain = (env: Env): Effect.Effect<void> =>
           : [false, snapshot]
       )
       if (!isIdle) return
-      const fiber = yield* Effect.forkIn(Effect.ensuring(suspendOthers, ended(env, RESOURCES)), env.scope)
+      const fiber = yield* Effect.forkIn(Effect.ensuring(suspendOthers(env), ended(env, RESOURCES)), env.scope)
       yield* restore(Fiber.await(fiber))
     })
   )
@@ -245,14 +246,13 @@ const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable,
   // Side by side, so that a slow part doesn't hold the other up.
   yield* Effect.all([end(env, extension, EXTENSION), end(env, main, MAIN)], { concurrency: "unbounded", discard: true })
   yield* setStatus(env, { main: SyncServiceMachine.stopped, extension: SyncServiceMachine.stopped })
-  yield* suspendOthers
+  yield* suspendOthers(env)
   yield* ended(env, RESOURCES)
 })
 
 /** One run of the loops, from the opening until the intent is taken back and everything is quiet. */
 const session = Effect.fnUntraced(function* (env: Env) {
-  const suspendables = yield* Suspendables
-  yield* Effect.forEach([...suspendables].reverse(), (part) => guarded(part, part.resume), { discard: true })
+  yield* Effect.forEach([...env.suspendables].reverse(), (part) => guarded(part, part.resume), { discard: true })
   yield* setActive(true)
   const main = yield* Scope.make()
   const extension = yield* Scope.make()

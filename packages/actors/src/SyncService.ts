@@ -43,6 +43,7 @@ import type * as LeaseKeeper from "./LeaseKeeper.ts"
 import * as LoopRunner from "./LoopRunner.ts"
 import * as MainSync from "./MainSync.ts"
 import * as StreamServices from "./StreamServices.ts"
+import { Suspendables } from "./Suspendables.ts"
 import * as SyncIndicator from "./SyncIndicator.ts"
 
 /** Name of the lease that guards the extension stream. */
@@ -79,7 +80,7 @@ export class SyncService extends Context.Service<
     readonly start: Effect.Effect<void>
     /** Ends the loops. Stopping twice is stopping once. */
     stop(options?: StopOptions): Effect.Effect<StopReport>
-    /** Ends the loops until `resume`, whether started or not. */
+    /** Ends the loops until `resume`, whether started or not; and what the application does without them, such as resolving a push. */
     suspend(options?: SuspendOptions): Effect.Effect<StopReport>
     /** Takes back one party's suspension; the loops run again when nobody else suspends. */
     resume(options?: { readonly by?: string }): Effect.Effect<void>
@@ -131,21 +132,18 @@ const APP = "app"
 const intend = (env: LoopRunner.Env, change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent) =>
   SubscriptionRef.update(env.snapshot, (snapshot) => ({ ...snapshot, intent: change(snapshot.intent) }))
 
-/**
- * Takes the intent back, waits for quiet until the deadline, and says what has not ended. Where nothing was meant to run, what
- * was used since the loops have ended is made quiet again (invariant I4).
- */
+const awaitQuiet = (env: LoopRunner.Env) => LoopRunner.awaitSnapshot(env, ({ active }) => active.length === 0)
+
+/** Takes the intent back, waits for quiet until the deadline, and says what has not ended. */
 const quieten = Effect.fnUntraced(function* (
   env: LoopRunner.Env,
   change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent,
-  deadline: Duration.Input
+  deadline: Duration.Input,
+  more: Effect.Effect<void> = Effect.void
 ) {
   const startedAt = yield* Clock.currentTimeMillis
-  const { intent } = yield* SubscriptionRef.get(env.snapshot)
   yield* intend(env, change)
-  const quiet = LoopRunner.awaitSnapshot(env, ({ active }) => active.length === 0)
-  const quietAgain = quiet.pipe(Effect.andThen(LoopRunner.quietAgain(env)), Effect.andThen(quiet))
-  yield* Effect.timeoutOption(SyncServiceMachine.shouldRun(intent) ? quiet : quietAgain, deadline)
+  yield* Effect.timeoutOption(Effect.andThen(awaitQuiet(env), more), deadline)
   const { active } = yield* SubscriptionRef.get(env.snapshot)
   const report: StopReport = {
     quiet: active.length === 0,
@@ -154,6 +152,17 @@ const quieten = Effect.fnUntraced(function* (
   }
   return report
 })
+
+/**
+ * Quiet until resumed. Where the loops were not meant to run, what was used since they have ended is made quiet again: a push
+ * that is being resolved may own the stream (invariant I4).
+ */
+const suspend = (env: LoopRunner.Env, by: string, deadline: Duration.Input) =>
+  Effect.flatMap(SubscriptionRef.get(env.snapshot), ({ intent }) => {
+    const again = Effect.andThen(LoopRunner.quietAgain(env), awaitQuiet(env))
+    const more = SyncServiceMachine.shouldRun(intent) ? Effect.void : again
+    return quieten(env, (wanted) => SyncServiceMachine.suspend(wanted, by), deadline, more)
+  })
 
 /**
  * Forgets both connections' positions. Nothing of ours runs meanwhile, unless a loop can't be ended in time: the commit of
@@ -212,6 +221,7 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
       semaphore: yield* ExtensionLease,
       snapshot: yield* SubscriptionRef.make(LoopRunner.initialSnapshot),
       view: yield* Ref.make(MainLoopMachine.emptyView),
+      suspendables: yield* Suspendables,
       scope: yield* Effect.scope,
       main: yield* Ref.make(Option.none<MainSync.MainSync>()),
       extension: yield* Ref.make(Option.none<ExtensionSync.ExtensionSync>())
@@ -224,8 +234,7 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
     return SyncService.of({
       start: Effect.andThen(intend(env, SyncServiceMachine.start), restartFailed(env)),
       stop: (options) => quieten(env, SyncServiceMachine.stop, deadlineOf(options)),
-      suspend: (options) =>
-        quieten(env, (intent) => SyncServiceMachine.suspend(intent, options?.by ?? APP), deadlineOf(options)),
+      suspend: (options) => suspend(env, options?.by ?? APP, deadlineOf(options)),
       resume: (options) => intend(env, (intent) => SyncServiceMachine.resume(intent, options?.by ?? APP)),
       expireSessions: oneAtATime.withPermit(expireSessions(env, store, config)),
       setWindow: (window) => changeView(env, () => ({ window })),

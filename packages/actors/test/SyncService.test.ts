@@ -315,6 +315,28 @@ describe("SyncService", () => {
       })
     )
 
+    it.effect("I4: makes quiet again what was used while the loops didn't run, and says so when that can't be", () =>
+      Effect.gen(function* () {
+        const world = yield* makeWorld()
+        const used = yield* Latch.make(true)
+        const process = yield* startProcess(world, "app", {
+          suspendables: [{ name: "pushes", suspend: used.await, resume: Effect.void }]
+        })
+        assert.isTrue((yield* process.service.suspend({ by: "signal" })).quiet)
+        // A push, say, that is being resolved when somebody else suspends.
+        yield* used.close
+        const suspending = yield* Effect.forkChild(process.service.suspend({ deadline: "2 seconds" }))
+        yield* advance("2 seconds")
+        const report = yield* Fiber.join(suspending)
+        assert.deepStrictEqual([report.quiet, report.unfinished.length], [false, 1])
+        const again = yield* Effect.forkChild(process.service.suspend())
+        yield* settle
+        assert.isUndefined(again.pollUnsafe())
+        yield* used.open
+        assert.isTrue((yield* Fiber.join(again)).quiet)
+      })
+    )
+
     it.effect("a part that breaks when it is suspended or resumed keeps nobody from ending or starting", () =>
       Effect.gen(function* () {
         const world = yield* makeWorld()

@@ -205,6 +205,21 @@ describe("Rooms.live", () => {
     })
   )
 
+  it.effect("changes a gap when less is missing there, so that it leads to what still is", () =>
+    Effect.gen(function* () {
+      const { alice, bobs, roomId, world } = yield* setUp
+      for (let n = 0; n < 60; n++) yield* world.sim.sendMessage(roomId, bobs.session.userId, `${n}`)
+      yield* alice.service.setSubscriptions([])
+      yield* alice.service.expireSessions
+      yield* world.sim.sendMessage(roomId, bobs.session.userId, "newest")
+      yield* settle
+      const timeline = yield* follow(alice, roomId, 100)
+      yield* alice.service.setSubscriptions([roomId])
+      yield* settle
+      assert.deepStrictEqual(timeline.items(), yield* alice.rooms.timeline(roomId, { limit: 100 }))
+    })
+  )
+
   it.effect("changes an entry when its key comes late, and no other", () =>
     Effect.gen(function* () {
       const world = yield* setUp

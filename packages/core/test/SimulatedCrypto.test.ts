@@ -16,11 +16,11 @@ const fence: Fence = { name: "stream", holder: "main#1", generation: 1 }
 const ROOM = "!room:sim"
 
 /** An engine and a reader over records of their own. */
-const open = (own: Session) => {
+const open = (own: Session, oneTimeKeys = 0) => {
   let database = State.empty
   const stored = Effect.sync(() => [...database.crypto.values()])
   return {
-    engine: SimulatedCrypto.makeEngine(own, stored),
+    engine: SimulatedCrypto.makeEngine(own, stored, { oneTimeKeys }),
     reader: SimulatedCrypto.makeDecryptor(own, stored),
     stored,
     commit: (crypto: Changed<unknown>["writes"], news: Changed<unknown>["news"] = []) =>
@@ -28,6 +28,78 @@ const open = (own: Session) => {
     news: Effect.sync(() => database.news.map((entry) => entry.news))
   }
 }
+
+cryptoEngineContract("SimulatedCrypto with one-time keys", {
+  clock: "test",
+  open: Effect.sync(() => open({ userId: "@alice:sim", deviceId: "DEVICE" }, 4))
+})
+
+describe("SimulatedCrypto with one-time keys", () => {
+  const own = { userId: "@alice:sim", deviceId: "DEVICE" }
+
+  /** An engine that publishes keys, and what it would publish. */
+  const openOwn = Effect.fnUntraced(function* () {
+    const { commit, engine } = open(own, 4)
+    yield* engine.reload(fence)
+    const done = <A>(call: Effect.Effect<Changed<A>, CryptoError>) =>
+      Effect.gen(function* () {
+        const { news, value, writes } = yield* call
+        yield* commit(writes, news)
+        yield* engine.committed
+        return value
+      })
+    const wanted = Effect.map(done(engine.outgoing(fence)), ([upload]) => {
+      const keys = upload?.request._tag === "Keys" ? (upload.request.keys.body.one_time_keys ?? {}) : {}
+      return { upload, keys: Object.entries(keys as { readonly [id: string]: { readonly key: string } }) }
+    })
+    const bring = (id: string, key: string) => {
+      const content = { algorithm: "m.megolm.v1.aes-sha2", room_id: ROOM, session_id: id, session_key: "0" }
+      const event = { type: "m.room_key", sender: "@bob:sim", content: { ...content, one_time_key: { id, key } } }
+      return Effect.map(done(engine.receive(fence, { toDevice: [event], fresh: false })), ({ inbox }) =>
+        inbox.map(({ encryption }) => encryption)
+      )
+    }
+    const count = (left: number) =>
+      done(
+        engine.receive(fence, {
+          toDevice: [],
+          fresh: false,
+          e2ee: { oneTimeKeysCount: { signed_curve25519: left } }
+        })
+      )
+    return { engine, done, wanted, bring, count }
+  })
+
+  it.effect("takes a room's key by each of them once, and by no other", () =>
+    Effect.gen(function* () {
+      const { bring, wanted } = yield* openOwn()
+      const { keys } = yield* wanted
+      assert.lengthOf(keys, 4)
+      const [[id, { key }] = ["", { key: "" }]] = keys
+      assert.deepStrictEqual(yield* bring(id, "another key"), ["undecryptable"])
+      assert.deepStrictEqual(yield* bring(id, key), ["none"])
+      assert.deepStrictEqual(yield* bring(id, key), ["undecryptable"])
+    })
+  )
+
+  it.effect("publishes the same ones until they are sent, and new ones when less than half are left", () =>
+    Effect.gen(function* () {
+      const { count, done, engine, wanted } = yield* openOwn()
+      const first = yield* wanted
+      yield* engine.discard
+      yield* engine.reload(fence)
+      assert.deepStrictEqual((yield* wanted).keys, first.keys)
+      if (first.upload !== undefined) yield* done(engine.markSent(fence, first.upload, { one_time_key_counts: {} }))
+      yield* count(2)
+      assert.lengthOf((yield* wanted).keys, 0)
+      yield* count(1)
+      const more = (yield* wanted).keys
+      assert.lengthOf(more, 3)
+      const ids = first.keys.map(([id]) => id)
+      assert.isTrue(more.every(([id]) => !ids.includes(id)))
+    })
+  )
+})
 
 cryptoEngineContract("SimulatedCrypto", {
   clock: "test",

@@ -36,9 +36,9 @@ const AT_ONCE = { startImmediately: true } as const
 // --- what is wanted of a process
 
 /** Ends loops, and looks at what "quiet" is worth at the moment at which it is said. */
-const quieten = (stage: Stage, player: Player, call: Process["service"]["stop"]) => {
+const quieten = (stage: Stage, player: Player, call: Process["service"]["stop"], waitsForPushes: boolean) => {
   const wish = ++player.wish
-  const pushes = [...player.resolving]
+  const pushes = waitsForPushes ? [...player.resolving] : []
   if (pushes.length > 0) stage.record.hit("pushedWhileSuspending", player.name)
   player.endings += 1
   return Effect.forkScoped(
@@ -109,11 +109,14 @@ const actOn = (stage: Stage, player: Player, action: Extract<Action, { readonly 
     case "Suspend":
       hit("suspended")
       player.isSuspended = true
-      return quieten(stage, player, service.suspend)
-    case "Stop":
+      return quieten(stage, player, service.suspend, true)
+    case "Stop": {
       hit("stopped")
+      // Stopping what doesn't run is nothing.
+      const isRunning = player.isStarted && !player.isSuspended
       player.isStarted = false
-      return quieten(stage, player, service.stop)
+      return quieten(stage, player, service.stop, isRunning)
+    }
     case "Resume":
       player.isSuspended = false
       wake(stage, player)
