@@ -2,7 +2,7 @@
  * `npm run conformance`: holds the dev homeserver and its clients against the Matrix specification's own schemas, and says how
  * much was judged.
  *
- * `--json` prints one line: `routes` of the dev homeserver, how many of them are `specified` and `judged`, the others by what they
+ * `--json` prints one line: whether all is `ok`, `routes` of the dev homeserver, how many of them are `specified` and `judged`, the others by what they
  * are (`beside`), `answers` by `statuses`, `requests` by client, and known `deviations`. The exit code is 1 when something is not
  * as the specification says, or a route was not judged.
  *
@@ -49,8 +49,8 @@ const { status } = spawnSync("vitest", ["run", "--project", "conformance"], {
   stdio: ["ignore", isJson ? 2 : "inherit", "inherit"]
 })
 if (existsSync(file)) {
-  const line = readFileSync(file, "utf8")
-  process.stdout.write(isJson ? `${line}\n` : text(JSON.parse(line) as Figures))
+  const figures = JSON.parse(readFileSync(file, "utf8")) as Figures
+  process.stdout.write(isJson ? `${JSON.stringify({ ok: status === 0, ...figures })}\n` : text(figures))
 }
 rmSync(directory, { recursive: true })
 process.exitCode = status === 0 ? 0 : 1

@@ -55,8 +55,10 @@ export const make = <S extends Schema.ConstraintDecoder<unknown>>(
 }
 
 /** The command, as somebody would type it. */
-export const commandOf = ({ args, script }: Run): string =>
-  ["npm run", script, ...(args.length === 0 ? [] : ["--", ...args.filter((arg) => arg !== "--json")])].join(" ")
+export const commandOf = ({ args, script }: Run): string => {
+  const given = args.filter((arg) => arg !== "--json")
+  return ["npm run", script, ...(given.length === 0 ? [] : ["--", ...given])].join(" ")
+}
 
 export const number = (value: number): string => value.toLocaleString("en-US", { maximumFractionDigits: 1 })
 

@@ -369,6 +369,50 @@ const soak = Part.make({
   }
 })
 
+const schemas = Part.make({
+  name: "schemas",
+  title: "The specification's schemas as the judge",
+  how: [
+    "The specification publishes schemas of its requests, answers and events. A judge on the wire holds each answer of the dev homeserver against them, and each",
+    "request of our client and of matrix-js-sdk (sliding sync and encryption), while they live their stories, and while each route is asked with",
+    "good and bad input. Known deviations have a reason, and must be met."
+  ].join("\n"),
+  runs: {
+    short: [{ name: "whole", script: "conformance", args: ["--json"], limitMinutes: 10 }],
+    long: [{ name: "whole", script: "conformance", args: ["--json"], limitMinutes: 10 }]
+  },
+  report: Schema.Struct({
+    ok: Schema.Boolean,
+    routes: Schema.Finite,
+    specified: Schema.Finite,
+    judged: Schema.Finite,
+    answers: Schema.Finite,
+    statuses: counts,
+    requests: counts,
+    deviations: Schema.Array(Schema.String)
+  }),
+  judge: ({ answers, deviations, judged, ok, requests, routes, specified, statuses }) => {
+    const times = (numbers: { readonly [name: string]: number }): string =>
+      Object.entries(numbers)
+        .map(([name, count]) => `${name}: ${number(count)}`)
+        .join(", ")
+    const all = Object.values(requests).reduce((sum, count) => sum + count, 0)
+    return {
+      ok,
+      headline: `${judged} of ${specified} specified routes, ${number(answers)} answers and ${number(all)} requests judged, ${deviations.length} known deviations`,
+      figures: [
+        ["routes of the dev homeserver", String(routes)],
+        ["specified", String(specified)],
+        ["judged", String(judged)],
+        ["answers judged", `${number(answers)} (${times(statuses)})`],
+        ["requests judged", times(requests)],
+        ["known deviations", String(deviations.length)]
+      ],
+      table: { head: ["known deviation"], rows: deviations.map((why) => [why]) }
+    }
+  }
+})
+
 const rust = Part.make({
   name: "rust",
   title: "matrix-rust-sdk as the other client",
@@ -395,4 +439,4 @@ const rust = Part.make({
   })
 })
 
-export const all: ReadonlyArray<Part.Part> = [simulation, model, mutation, chaos, rust, fuzz, soak]
+export const all: ReadonlyArray<Part.Part> = [simulation, model, mutation, chaos, schemas, rust, fuzz, soak]
