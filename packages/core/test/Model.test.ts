@@ -67,9 +67,9 @@ describe("The model of processes that share the stream", { timeout: 240_000 }, (
   it("meets every state, input and command of the machines", () => {
     const seen = new Set<string>()
     const rules = Coverage.recording(Rules.real, seen)
-    explore({ processes: 1, events: 1, faults: 2, wishes: 1 }, { rules, liveness: false })
+    explore({ processes: 1, events: 1, faults: 2, wishes: 1 }, { rules, liveness: false, limit: 40_000 })
     explore({ faults: 1, wishes: 1 }, { rules, liveness: false, limit: 30_000 })
-    explore({ ...pushed, faults: 1, wishes: 1 }, { rules, liveness: false, limit: 40_000 })
+    explore({ ...pushed, faults: 1, wishes: 1 }, { rules, liveness: false, limit: 25_000 })
     assert.deepStrictEqual(Coverage.missing(seen, pushed), [])
   })
 })
