@@ -72,10 +72,12 @@ const roomTarget = Effect.fnUntraced(function* ({ alice, bob, roomId, sent }: Co
     name: "ciphertext with its key",
     weight: 6,
     seeds: sent.map(({ event }) => JSON.stringify(event)),
-    take: (text) =>
+    take: (text, chance) =>
       Effect.gen(function* () {
-        const event = Result.getOrUndefined(json(text)) as MatrixEvent.TimelineEvent | undefined
-        if (event === undefined || MatrixEvent.whyNotTimelineEvent(event) !== undefined) return
+        const given = Result.getOrUndefined(json(text)) as MatrixEvent.TimelineEvent | undefined
+        if (given === undefined || MatrixEvent.whyNotTimelineEvent(given) !== undefined) return
+        // Now and then it is sent again, as another event.
+        const event = chance() < 0.2 ? { ...given, event_id: "$replayed" } : given
         const answer = yield* bob.reader.decrypt(roomId, event)
         if (answer._tag === "Undecryptable") return
         const { event: shown, shield } = answer
