@@ -537,6 +537,14 @@ const quiet: ReadonlyArray<Mutant> = [
     tests: actors("TwoProcesses")
   },
   {
+    id: "second-suspension-waits-for-nothing",
+    file: "packages/actors/src/SyncService.ts",
+    find: "SyncServiceMachine.shouldRun(intent) ? Effect.void : again",
+    replace: "SyncServiceMachine.shouldRun(intent) ? again : Effect.void",
+    breaks: "I4",
+    tests: actors("SyncService", "SyncSim")
+  },
+  {
     id: "connections-stay-open",
     file: TWINLOOP,
     find: "suspend: http.quiet",
@@ -622,6 +630,14 @@ const dirtiness: ReadonlyArray<Mutant> = [
 ]
 
 const telling: ReadonlyArray<Mutant> = [
+  {
+    id: "keys-committed-without-news",
+    file: BATCH,
+    find: "          news,\n          quarantined",
+    replace: "          quarantined",
+    breaks: "I6",
+    tests: actors("Timelines", "SyncSim")
+  },
   {
     id: "rooms-published-before-the-commit",
     file: "packages/actors/src/MainSync.ts",
@@ -893,6 +909,14 @@ const bounds: ReadonlyArray<Mutant> = [
 ]
 
 const showing: ReadonlyArray<Mutant> = [
+  {
+    id: "open-timeline-keeps-an-old-gap",
+    file: "packages/actors/src/Rooms.ts",
+    find: '`gap ${stored.prevBatch ?? ""}`',
+    replace: '"gap"',
+    breaks: "view",
+    tests: actors("Timelines", "SyncSim")
+  },
   {
     id: "moved-room-at-the-wrong-place",
     file: "packages/core/src/rooms/ListDiff.ts",

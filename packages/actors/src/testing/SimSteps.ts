@@ -128,7 +128,11 @@ const actOn = (stage: Stage, player: Player, action: Extract<Action, { readonly 
     case "ExpireSessions": {
       hit("positionsDropped")
       wake(stage, player)
-      const done = Effect.sync(() => ports.disturb(BOTH, stage.now()))
+      player.endings += 1
+      const done = Effect.sync(() => {
+        player.endings -= 1
+        ports.disturb(BOTH, stage.now())
+      })
       const expiring = within(process, Effect.ignore(service.expireSessions))
       return Effect.forkScoped(Effect.andThen(expiring, done), AT_ONCE)
     }
