@@ -79,12 +79,15 @@ const retry = (system: System, index: number): System => {
   return reading === "decrypting" ? withProcess(system, index, { reading: "outdated" }) : system
 }
 
-/** The machine has decided; an event that waits for a key which nothing brings any more waits no longer. */
-const decided = (system: System, index: number, keys: Keys): System => {
-  const { reading } = notificationAt(system, index)
-  const isOver = keys._tag === "GivenUp" && reading === "awaitingKey"
-  return withProcess(system, index, { keys: plain(keys), ...(isOver && { reading: "over" }) })
+/** An event that waits for a key which nothing brings any more waits no longer. */
+const failAwaiting = (system: System, index: number): System => {
+  const { keys, reading } = notificationAt(system, index)
+  return keys._tag === "GivenUp" && reading === "awaitingKey" ? withProcess(system, index, { reading: "over" }) : system
 }
+
+/** The machine has decided. */
+const decided = (system: System, index: number, keys: Keys): System =>
+  failAwaiting(withProcess(system, index, { keys: plain(keys) }), index)
 
 /** Begins what is wanting, until nothing follows any more (`NotificationMachine.planAll`). */
 const plan = (at: At, system: System, before: ReadonlyArray<Command>): readonly [System, ReadonlyArray<Command>] => {
@@ -93,7 +96,7 @@ const plan = (at: At, system: System, before: ReadonlyArray<Command>): readonly 
   const tried = reading === "toDecrypt" ? withProcess(system, index, { reading: "decrypting", decrypts: true }) : system
   const [next, commands] = rules.keysConsider(config, keys, needOf(notificationAt(tried, index)), 0)
   const all = [...before, ...commands]
-  const planned = next === keys ? tried : decided(tried, index, next)
+  const planned = next === keys ? failAwaiting(tried, index) : decided(tried, index, next)
   return planned === system ? [planned, all] : plan(at, planned, all)
 }
 
