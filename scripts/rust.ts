@@ -19,16 +19,18 @@ import { parseArgs } from "node:util"
 const root = fileURLToPath(new URL("..", import.meta.url))
 const folder = join(root, "test/conformance/rust")
 
+const usage = "npm run test:rust -- [--homeserver dev|synapse] [--json] [-- ARGUMENTS OF VITEST]"
+
 const commandLine = () => {
   try {
-    return parseArgs({
+    const parsed = parseArgs({
       allowPositionals: true,
       options: { homeserver: { type: "string", default: "dev" }, json: { type: "boolean", default: false } }
     })
+    if (["dev", "synapse"].includes(parsed.values.homeserver)) return parsed
+    throw new Error(`there is no homeserver "${parsed.values.homeserver}"`)
   } catch (error) {
-    process.stderr.write(
-      `${String(error)}\nnpm run test:rust -- [--homeserver dev|synapse] [--json] [-- ARGUMENTS OF VITEST]\n`
-    )
+    process.stderr.write(`${String(error)}\n${usage}\n`)
     return process.exit(2)
   }
 }

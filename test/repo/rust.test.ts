@@ -21,6 +21,15 @@ describe("npm run test:rust", () => {
     }
   })
 
+  it("refuses a command line that it doesn't know before it builds anything", () => {
+    for (const args of [["--homeserver", "other"], ["--what"]]) {
+      const all = [join(root, "scripts/rust.ts"), ...args]
+      const { status, stderr } = spawnSync(process.execPath, all, { encoding: "utf8", env: { PATH: "/nowhere" } })
+      assert.strictEqual(status, 2)
+      assert.include(stderr, "npm run test:rust -- [--homeserver dev|synapse]")
+    }
+  })
+
   it("names the oldest Rust that the crate takes", () => {
     const [, oldest] = /^rust-version = "([\d.]+)"$/m.exec(read("test/conformance/rust/Cargo.toml")) ?? []
     assert.include(read("scripts/rust.ts"), `Install Rust ${oldest} or newer`)

@@ -18,7 +18,7 @@ use matrix_sdk_ui::{
     Timeline,
     notification_client::{NotificationClient, NotificationProcessSetup},
     room_list_service::filters::new_filter_non_left,
-    sync_service::SyncService,
+    sync_service::{State, SyncService},
     timeline::RoomExt,
 };
 use serde_json::{Value, json};
@@ -200,8 +200,13 @@ impl Active {
 
     fn tell_states(&self) {
         let mut states = self.service.state();
+        let client = self.client.clone();
         tokio::spawn(async move {
             while let Some(state) = states.next().await {
+                // The queue stops when it can't send; an application lets it go on once it is in sync.
+                if matches!(state, State::Running) {
+                    client.send_queue().set_enabled(true).await;
+                }
                 let mut told = view::state(&state);
                 told["told"] = json!("state");
                 say(told);
