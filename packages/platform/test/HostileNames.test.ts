@@ -66,7 +66,7 @@ const chosen: fc.Arbitrary<Chosen> = fc.record({
 /** A response in which the names are everywhere where a name can be. */
 const textOf = ({ name, other, value }: Chosen): string => {
   const [n, o] = [JSON.stringify(name), JSON.stringify(other)]
-  const content = `{${n}:${value},"body":${value},"name":${o},"membership":${n},"displayname":${n},"m.relates_to":${value}}`
+  const content = `{${n}:${value},"body":${value},"name":${o},"membership":${n},"displayname":${n},"m.relates_to":${value},"room_version":${value},"additional_creators":${value},"users":${value}}`
   const event = (type: string, sender: string, stateKey: string) =>
     `{"type":${type},"sender":${sender},"state_key":${stateKey},"event_id":${o},"origin_server_ts":1,"content":${content},${n}:${value}}`
   const state = [

@@ -264,9 +264,12 @@ export const isRedacted = (facts: Facts, roomId: RoomId, event: TimelineEvent | 
 /** From room version 12 on, creators have all power. Spec: "Room version 12". */
 const CREATORS_REIGN = 12
 
+/** Whether a version is a text with a number, which not every version is; an object has no number, and may throw when asked. */
+const isReign = (version: unknown): boolean => Predicate.isString(version) && Number(version) >= CREATORS_REIGN
+
 const creatorsOf = ({ state }: RoomFacts): ReadonlyArray<UserId> => {
   const create = state.get("m.room.create")
-  if (create === undefined || !(Number(create.content.room_version) >= CREATORS_REIGN)) return []
+  if (create === undefined || !isReign(create.content.room_version)) return []
   const additional = create.content.additional_creators
   const creators: ReadonlyArray<unknown> = [create.sender, ...(Array.isArray(additional) ? additional : [])]
   return creators.filter(Predicate.isString)
