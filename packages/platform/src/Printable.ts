@@ -15,3 +15,10 @@ export const line = (text: string): string => text.replace(unprintable, spelled)
 
 /** The same for a text of several lines. */
 export const lines = (text: string): string => text.split("\n").map(line).join("\n")
+
+/**
+ * JSON of a value in one line that also readers that know more line ends than JSON does take for one (`node:readline` ends one at U+2028),
+ * and that does nothing to a terminal: what JSON leaves as it is, although it is unprintable, is escaped too.
+ */
+export const json = (value: object | string, replacer?: (key: string, value: unknown) => unknown): string =>
+  line(JSON.stringify(value, replacer))

@@ -10,15 +10,29 @@ import * as Printable from "../src/Printable.ts"
 /** Clears the screen, names the window, and starts a line that looks like ours. */
 const evil = "\u001b[2J\u001b]0;owned\u0007\r\nidle  main: stopped\u009b31m\u202e"
 
+const unprintable = /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/u
+
 const harmful = /[\p{Cc}\u202a-\u202e]/u
 
 describe("Printable", () => {
   it("leaves one line without a control character of whatever it is given", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), (text) => {
-        assert.notMatch(Printable.line(text), /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]/u)
+        assert.notMatch(Printable.line(text), unprintable)
       })
     )
+  })
+
+  it("makes JSON of whatever it is given, in a line without one, and loses nothing", () => {
+    const text = fc.string({ unit: "binary" })
+    fc.assert(
+      fc.property(fc.record({ text, texts: fc.array(text) }), (value) => {
+        const json = Printable.json(value)
+        assert.notMatch(json, unprintable)
+        assert.deepStrictEqual(JSON.parse(json), value)
+      })
+    )
+    assert.strictEqual(Printable.json({ text: "one\\\u2028two\u009b" }), '{"text":"one\\\\\\u2028two\\u009b"}')
   })
 
   it("leaves every other character as it is", () => {

@@ -81,7 +81,7 @@ const messageOf = (error: unknown): string =>
 
 /** The last line of a command with `--json` that failed. */
 export const printJson = (error: string, exitCode: number): Effect.Effect<void> =>
-  Console.log(JSON.stringify({ ok: false, error, exitCode }))
+  Console.log(Printable.json({ ok: false, error, exitCode }))
 
 /** Says what went wrong, and fails with the exit code. */
 export const report =

@@ -6,7 +6,7 @@ import * as MonotonicClock from "./MonotonicClock.ts"
 /** Prints a result: as JSON with `--json`, else as the given lines. */
 export const result = (json: boolean, value: object, lines: ReadonlyArray<string>): Effect.Effect<void> =>
   json
-    ? Console.log(JSON.stringify(value))
+    ? Console.log(Printable.json(value))
     : Effect.forEach(lines, (line) => Console.log(Printable.line(line)), { discard: true })
 
 /** Shows what is going on. */

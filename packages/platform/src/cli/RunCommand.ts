@@ -6,6 +6,7 @@ import { Command, Flag } from "effect/cli"
 import * as ControlServer from "../control/ControlServer.ts"
 import { StoreKey } from "../crypto/StoreKey.ts"
 import * as Lifecycle from "../lifecycle/Lifecycle.ts"
+import * as Printable from "../Printable.ts"
 import * as Twinloop from "../Twinloop.ts"
 import * as SocketDirectory from "../wake/SocketDirectory.ts"
 import { CommandFailed, exitCodes } from "./ExitCode.ts"
@@ -33,7 +34,7 @@ const printer = Effect.fnUntraced(function* (json: boolean): Effect.fn.Return<Pr
   const printed = yield* Ref.make(RunText.nothingPrinted)
   const progress = yield* Output.progress
   const say = (event: RunEvent): Effect.Effect<void> => {
-    if (json) return Console.log(JSON.stringify(event))
+    if (json) return Console.log(Printable.json(event))
     if (event.event !== "state") return progress.line(RunText.line(event))
     return Effect.flatMap(
       Ref.modify(printed, (before) => {

@@ -103,7 +103,7 @@ const knows = async (
   const { size } = stat
   const start = Math.max(0, size - lookBack)
   const tail = (await readFrom(handle, start, size - start)).toString()
-  const id = JSON.stringify(cut(request.eventId))
+  const id = Printable.json(cut(request.eventId))
   return tail.split("\n").some((line) => line.includes(id) && isLineOf(line, request))
 }
 

@@ -18,6 +18,7 @@
  * Gotchas: `title` and `body` are harmless on a terminal; every other string is as its sender wrote it.
  */
 import { type NotificationClient, type NotificationItem, NotificationText } from "@twinloop/core"
+import * as Printable from "../../Printable.ts"
 
 /** UTF-16 units of a string, at most: four times of what the spec allows for an id, or of what is shown of a message. */
 const maxString = 1_000
@@ -65,7 +66,7 @@ export const recordOf = (resolved: NotificationClient.Resolved, atMillis: number
 
 /** A record, or one with more in it, in one line without the line's end. */
 export const stringify = <Record extends SinkRecord>(record: Record): string =>
-  JSON.stringify(record, (_key, value: unknown) => (typeof value === "string" ? cut(value) : value))
+  Printable.json(record, (_key, value: unknown) => (typeof value === "string" ? cut(value) : value))
 
 /** The record of what a push came to, in one line. */
 export const jsonOf = (resolved: NotificationClient.Resolved, atMillis: number): string =>
