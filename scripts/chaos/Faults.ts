@@ -118,7 +118,7 @@ const untilAtWork = (gate: Gate.Gate, side: Gate.Side, { amount }: Step) =>
   Effect.andThen(Effect.timeoutOption(gate.next(side), PIECE_LIMIT), Effect.sleep(amount))
 
 /** How long to wait for a push that succeeds: each that fails doubles the time until the homeserver tries again. */
-const TAKEN_LIMIT = "30 seconds"
+const TAKEN_LIMIT = "60 seconds"
 
 /**
  * Waits until the push daemon has taken a push, and gives whether it has. So few fail in a row, and the homeserver, which waits for up to an
@@ -199,8 +199,8 @@ const fill = Effect.fnUntraced(function* ({ disk, diskState, stage }: Scene, { a
 })
 
 const lose = Effect.fnUntraced(function* (scene: Scene, { lane, millis }: Step) {
-  if (lane === "pushes" && !(yield* untilTaken(scene))) return false
-  const gate = lane === "pushes" ? scene.stage.pushGate : scene.stage.gate
+  if (lane === "push" && !(yield* untilTaken(scene))) return false
+  const gate = lane === "push" ? scene.stage.pushGate : scene.stage.gate
   yield* gate.lose(true)
   yield* Effect.ensuring(Effect.sleep(millis), gate.lose(false))
   return true

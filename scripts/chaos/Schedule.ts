@@ -9,8 +9,8 @@
  */
 import { Effect, Random } from "effect"
 
-/** Who or what is in trouble; `worker` is the process that shows notifications, if there is one just then, `pushes` the way to the daemon. */
-export type Lane = "main" | "standby" | "push" | "worker" | "network" | "pushes" | "disk"
+/** Who or what is in trouble; `worker` is the process that shows notifications, if there is one just then, `push` the daemon and the way to it. */
+export type Lane = "main" | "standby" | "push" | "worker" | "network" | "disk"
 
 /**
  * - `Kill`: SIGKILL; a new process comes after the time. It is killed as the database is written, a worker as it shows something,
@@ -65,10 +65,9 @@ const faults: { readonly [fault in Fault]: Measure } = {
 const lanes: { readonly [lane in Lane]: { readonly faults: ReadonlyArray<Fault>; readonly pause: Range } } = {
   main: { faults: ["Kill", "Stop", "Suspend"], pause: [200, 8_000] },
   standby: { faults: ["Kill", "Stop", "Suspend"], pause: [200, 8_000] },
-  push: { faults: ["Kill", "Stop"], pause: [800, 10_000] },
+  push: { faults: ["Kill", "Stop", "Lose"], pause: [800, 8_000] },
   worker: { faults: ["Kill", "Stop"], pause: [300, 3_000] },
   network: { faults: ["Cut", "Lose", "Slow"], pause: [1_000, 8_000] },
-  pushes: { faults: ["Lose"], pause: [1_000, 12_000] },
   disk: { faults: ["Full"], pause: [2_000, 15_000] }
 }
 
