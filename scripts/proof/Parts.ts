@@ -20,7 +20,14 @@ const simulation = Part.make({
   ].join("\n"),
   runs: {
     short: [{ name: "whole", script: "sim", args: ["--seeds", "150", "--minutes", "1", "--json"], limitMinutes: 4 }],
-    long: [{ name: "whole", script: "sim", args: ["--seeds", "10000", "--minutes", "60", "--json"], limitMinutes: 70 }]
+    long: [
+      {
+        name: "whole",
+        script: "sim",
+        args: ["--seeds", "10000", "--minutes", "60", "--workers", "1", "--json"],
+        limitMinutes: 70
+      }
+    ]
   },
   report: Schema.Struct({
     seeds: Schema.Finite,
@@ -293,7 +300,7 @@ const fuzz = Part.make({
 const Slope = Schema.Struct({ perHour: Schema.Finite, error: Schema.Finite })
 
 const risesBy = (slope: typeof Slope.Type | undefined, unit: string): string =>
-  slope === undefined ? "too short to say" : `${number(slope.perHour)} ± ${number(slope.error)}${unit} an hour`
+  slope === undefined ? "too short to say" : `${slope.perHour.toFixed(2)} ± ${slope.error.toFixed(2)}${unit} an hour`
 
 const soak = Part.make({
   name: "soak",
