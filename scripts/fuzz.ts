@@ -1,11 +1,11 @@
 /**
- * `npm run fuzz -- [--inputs N] [--seed N] [--only INDEX] [--json]`: gives every decoder what nobody would send in good faith.
+ * `npm run fuzz -- [--inputs N] [--seed N] [--homeserver dev|synapse] [--only INDEX] [--json]`: gives every decoder what nobody would send in good faith.
  *
- * Each input is a good text, recorded from the dev homeserver or written as we write it, and changed by chance. None may make
+ * Each input is a good text, recorded from the dev homeserver, with `--homeserver synapse` from a real one too, or written as we write it, and changed by chance. None may make
  * a target die or hang; what is refused is refused by a typed error. `--only` runs one input of a seed again. Exit code 1
  * when an input failed, 2 for a wrong command line.
  */
-import { parseArgs } from "node:util"
+import { inspect, parseArgs } from "node:util"
 import { Worker } from "node:worker_threads"
 import type { Outcome } from "./fuzz/Run.ts"
 
@@ -28,6 +28,7 @@ const { values } = parseArgs({
     inputs: { type: "string" },
     seed: { type: "string" },
     only: { type: "string" },
+    homeserver: { type: "string", default: "dev" },
     json: { type: "boolean", default: false }
   }
 })
@@ -36,7 +37,13 @@ const seed = number("seed", values.seed, Date.now() % 1_000_000_000)
 const inputs = values.only === undefined ? number("inputs", values.inputs, 100_000) : 1
 const first = number("only", values.only, 0)
 
-const again = (index: number): string => `npm run fuzz -- --seed ${seed} --only ${index}`
+const { homeserver } = values
+if (homeserver !== "dev" && homeserver !== "synapse") {
+  process.stderr.write(`--homeserver takes dev or synapse, and not "${homeserver}"\n`)
+  process.exit(2)
+}
+
+const again = (index: number): string => `npm run fuzz -- --seed ${seed} --homeserver ${homeserver} --only ${index}`
 
 const report = (outcome: Outcome, seconds: number): void => {
   if (values.json) return say(JSON.stringify({ ...outcome, seconds }))
@@ -53,7 +60,7 @@ const started = performance.now()
 const progress = new SharedArrayBuffer(4)
 const current = new Int32Array(progress).fill(-1)
 const worker = new Worker(new URL("fuzz/Worker.ts", import.meta.url), {
-  workerData: { options: { seed, inputs, first }, progress }
+  workerData: { options: { seed, inputs, first, homeserver }, progress }
 })
 
 let last = { index: -1, atMillis: started }
@@ -64,6 +71,11 @@ const watch = setInterval(() => {
   say(index < 0 ? "fuzz: the targets can't be made" : `fuzz: input ${index} doesn't end; ${again(index)}`)
   process.exit(1)
 }, 500)
+
+worker.once("error", (error: unknown) => {
+  process.stderr.write(`fuzz: it can't be run: ${inspect(error)}\n`)
+  process.exit(1)
+})
 
 worker.once("message", (outcome: Outcome) => {
   clearInterval(watch)

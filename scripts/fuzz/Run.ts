@@ -7,6 +7,7 @@ import { Cause, Effect, Exit } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import type * as StoryHomeserver from "../../packages/platform/src/story/StoryHomeserver.ts"
 import * as Chance from "./Chance.ts"
 import { mutated } from "./Mutations.ts"
 import * as Targets from "./Targets.ts"
@@ -16,6 +17,8 @@ export interface Options {
   readonly inputs: number
   /** The number of the first one; the others follow. */
   readonly first: number
+  /** Whose answers are changed, besides those of the dev homeserver. */
+  readonly homeserver: StoryHomeserver.Kind
 }
 
 /** An input at which a target died or took longer than it may. */
@@ -29,6 +32,7 @@ export interface Failure {
 
 export interface Outcome {
   readonly seed: number
+  readonly homeserver: StoryHomeserver.Kind
   readonly inputs: number
   readonly failures: ReadonlyArray<Failure>
   /** Inputs of each target, and those that it took: the others were refused by a typed error. */
@@ -106,7 +110,7 @@ export const run = async (options: Options, at: (index: number) => void): Promis
   const directory = mkdtempSync(join(tmpdir(), "twinloop-fuzz-"))
   const tally: Tally = { failures: [], targets: {}, slow: 0, slowest: { index: 0, target: "", millis: 0 } }
   const all = Effect.gen(function* () {
-    const targets = yield* Targets.make(directory)
+    const targets = yield* Targets.make(directory, options.homeserver)
     for (let index = options.first; index < options.first + options.inputs; index++) {
       at(index)
       yield* Effect.promise(() => runOne(options, index, targets, tally))
@@ -117,5 +121,6 @@ export const run = async (options: Options, at: (index: number) => void): Promis
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
-  return { seed: options.seed, inputs: options.inputs, ...tally }
+  const { homeserver, inputs, seed } = options
+  return { seed, homeserver, inputs, ...tally }
 }

@@ -41,6 +41,7 @@ import * as SessionStore from "../../packages/platform/src/http/SessionStore.ts"
 import * as JsonLinesSink from "../../packages/platform/src/push/sinks/JsonLinesSink.ts"
 import * as SinkRecord from "../../packages/platform/src/push/sinks/SinkRecord.ts"
 import * as SqliteStores from "../../packages/platform/src/sqlite/SqliteStores.ts"
+import type * as StoryHomeserver from "../../packages/platform/src/story/StoryHomeserver.ts"
 import type { Chance } from "./Chance.ts"
 import { below, one } from "./Chance.ts"
 import * as CiphertextTargets from "./CiphertextTargets.ts"
@@ -425,9 +426,10 @@ const isRefused = (event: unknown): boolean => MatrixEvent.whyNotTimelineEvent(e
 
 /** All of them. The stored ones have a database of their own in the directory. */
 export const make = Effect.fnUntraced(function* (
-  directory: string
+  directory: string,
+  homeserver: StoryHomeserver.Kind
 ): Effect.fn.Return<ReadonlyArray<Target>, unknown, Scope.Scope> {
-  const corpus = yield* Corpus.record
+  const corpus = yield* Corpus.record(homeserver)
   const stored = yield* StoredTargets.make(join(directory, "fuzz.db"))
   const judging = makeJudging(stored.store)
   return [

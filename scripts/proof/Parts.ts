@@ -265,10 +265,10 @@ const fuzz = Part.make({
   how: "Good texts, recorded from homeservers or written as we write them, changed by chance. Each must be taken or refused by a typed error, within five seconds.",
   runs: {
     short: [{ name: "whole", script: "fuzz", args: ["--inputs", "5000", "--seed", "1", "--json"], limitMinutes: 4 }],
-    long: ["1", "2"].map((seed) => ({
-      name: `seed ${seed}`,
+    long: ["dev", "synapse"].map((homeserver) => ({
+      name: homeserver === "dev" ? "dev homeserver" : "Synapse",
       script: "fuzz",
-      args: ["--inputs", "100000", "--seed", seed, "--json"],
+      args: ["--inputs", "100000", "--homeserver", homeserver, "--seed", "1", "--json"],
       limitMinutes: 40
     }))
   },
