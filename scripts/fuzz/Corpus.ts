@@ -137,15 +137,16 @@ const onSynapse = Effect.gen(function* () {
 }).pipe(Effect.provide(NodeServices.layer))
 
 /** Records the corpus: a short conversation per spelling, and one on Synapse. */
-export const record = Effect.fnUntraced(function* (kind: StoryHomeserver.Kind): Effect.fn.Return<Corpus> {
-  const answers = new Map<string, Array<string>>()
-  if (kind === "synapse") yield* Effect.scoped(Effect.provide(onSynapse, recorder(answers)))
-  for (const spelling of ["unstable", "v4"] as const) {
-    yield* Effect.provide(onDev, [
-      Layer.fresh(layerDev({ port: 0, spellings: [spelling] })),
-      Layer.fresh(recorder(answers))
-    ]).pipe(Effect.scoped)
-  }
-  answers.set("refresh", [JSON.stringify({ access_token: "a", refresh_token: "r", expires_in_ms: 60_000 })])
-  return answers
-}, Effect.orDie)
+export const record = (kind: StoryHomeserver.Kind): Effect.Effect<Corpus> =>
+  Effect.gen(function* () {
+    const answers = new Map<string, Array<string>>()
+    if (kind === "synapse") yield* Effect.scoped(Effect.provide(onSynapse, recorder(answers)))
+    for (const spelling of ["unstable", "v4"] as const) {
+      yield* Effect.provide(onDev, [
+        Layer.fresh(layerDev({ port: 0, spellings: [spelling] })),
+        Layer.fresh(recorder(answers))
+      ]).pipe(Effect.scoped)
+    }
+    answers.set("refresh", [JSON.stringify({ access_token: "a", refresh_token: "r", expires_in_ms: 60_000 })])
+    return answers
+  }).pipe(Effect.orDie)
