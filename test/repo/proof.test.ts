@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
+import { readFileSync } from "node:fs"
 import * as Proof from "../../scripts/proof.ts"
 import * as Document from "../../scripts/proof/Document.ts"
 import * as Part from "../../scripts/proof/Part.ts"
@@ -45,6 +46,11 @@ describe("the page of the proof", () => {
     assert.match(Document.problems([part], "long", [long[0]!, { ...long[1]!, command: "x" }]).join(), /"x" is not/)
     assert.match(Document.problems([part], "long", [long[0]!, { ...long[1]!, report: {} }]).join(), /is not what/)
     assert.match(Document.problems([part], "long", [...long, { ...long[0]!, run: "three" }]).join(), /no run "three"/)
+  })
+
+  it("is what the script makes of the reports beside it, of all parts in full", () => {
+    const read = (name: string) => readFileSync(new URL(`../../docs/reference/${name}`, import.meta.url), "utf8")
+    assert.deepStrictEqual(Proof.page(read("proof.json")), { page: read("proof.md") })
   })
 
   it("isn't made of what isn't such a file", () => {
