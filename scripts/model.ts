@@ -8,7 +8,7 @@
  * at so many states. `--fine` lets each answer wait in the mailbox. `--json` prints the figures as a list of one.
  *
  * `--all` visits what is listed in `packages/core/test/model/Configurations.ts`, with what each costs, one after the other, in a process
- * each; with `--only NAME` those whose names have that in them. `--help` prints the list.
+ * each, and with `--heavy` also those that take long; with `--only NAME` those whose names have that in them. `--help` prints the list.
  *
  * `--stories 100 --seed 1` plays as many stories with the real actors, and looks whether the model has every step of them.
  *
@@ -43,7 +43,7 @@ const defaults = {
 }
 
 const names = Object.keys(defaults) as ReadonlyArray<keyof typeof defaults>
-const flags = ["fine", "json", "all", "help"] as const
+const flags = ["fine", "json", "all", "heavy", "help"] as const
 
 type Asked = typeof defaults & {
   readonly [flag in (typeof flags)[number]]: boolean
@@ -71,8 +71,10 @@ export const asked = (args: ReadonlyArray<string>): Asked | string => {
   if (numbers.processes < 1 || numbers.processes > 3) return "--processes takes 1 to 3"
   if (numbers.notifications > 2) return "--notifications takes 0 to 2"
   const only = typeof values["only"] === "string" ? values["only"] : ""
-  const [fine, json, all, help] = flags.map((flag) => values[flag] === true)
-  return { ...numbers, only, fine: fine === true, json: json === true, all: all === true, help: help === true }
+  const [fine = false, json = false, all = false, heavy = false, help = false] = flags.map(
+    (flag) => values[flag] === true
+  )
+  return { ...numbers, only, fine, json, all, heavy, help }
 }
 
 const print = (line: string): void => void process.stdout.write(`${line}\n`)
@@ -175,8 +177,8 @@ const visitApart = (configuration: Configuration): Figures => {
 }
 
 /** Visits what is listed; gives whether all is well. */
-const runAll = ({ json, only }: Asked): boolean => {
-  const chosen = configurations.filter(({ name }) => name.includes(only))
+const runAll = ({ heavy, json, only }: Asked): boolean => {
+  const chosen = configurations.filter(({ isHeavy = false, name }) => name.includes(only) && (heavy || !isHeavy))
   const all = chosen.map((configuration) => {
     const figures = visitApart(configuration)
     if (!json) {
@@ -232,9 +234,12 @@ const runStories = async ({ seed, stories }: Asked): Promise<boolean> => {
 }
 
 const help = (): boolean => {
-  print("npm run model -- --all [--only NAME] [--json] visits:")
-  for (const { costs, name, ...configuration } of configurations)
-    print(`${name.padEnd(34)} ${costs.padEnd(44)} ${argumentsOf({ costs, name, ...configuration }).join(" ")}`)
+  print("npm run model -- --all [--heavy] [--only NAME] [--json] visits:")
+  for (const configuration of configurations) {
+    const { costs, isHeavy, name } = configuration
+    const words = isHeavy === true ? `${costs} (--heavy)` : costs
+    print(`${name.padEnd(34)} ${words.padEnd(54)} ${argumentsOf(configuration).join(" ")}`)
+  }
   return true
 }
 
