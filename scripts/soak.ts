@@ -148,7 +148,7 @@ const soak = Effect.gen(function* () {
     }
   })
   yield* Effect.raceFirst(sampling, crew.failed)
-  yield* stage.finish
+  yield* Effect.andThen(stage.sender.finish, stage.finishPushing)
   yield* Effect.andThen(Fiber.join(sending), Fiber.join(pushing))
   const { toDevice: sent } = yield* stage.sender.sent
   const complete = Effect.map(read, () => numbers.length >= sent)

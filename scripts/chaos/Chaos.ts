@@ -64,6 +64,11 @@ const runningOn = (database: string): ReadonlyArray<string> =>
     }
   })
 
+/** Synapse pushes twenty at a time, and the others when there is another one to push: so Bob goes on until few are left. */
+const FEW = 10
+const hasCaughtUp = (stage: Stage.Stage) =>
+  Effect.map(stage.pushed, (pushed) => pushed.length - shownIn(stage.notifications).length <= FEW)
+
 const stop = Effect.fnUntraced(function* ({ database }: Stage.Stage, member: Crew.Member) {
   const running = yield* member.release
   if (member.name === "push") yield* running.interrupt
@@ -132,7 +137,7 @@ const begin = Effect.fnUntraced(function* (stage: Stage.Stage, state: Faults.Dis
   yield* stage.sender.write
   yield* PushProcess.enable(stage.database, `${stage.pushGate.baseUrl}/_matrix/push/v1/notify`)
   const pushing = yield* Effect.forkScoped(stage.pushing)
-  return { crew, sent: Effect.andThen(Fiber.join(sending), Fiber.join(pushing)) }
+  return { crew, sent: Fiber.join(sending), pushed: Fiber.join(pushing) }
 })
 
 /** Plays it; fails with `StoryError` as soon as something happens that nothing in the schedule is a reason for. */
@@ -147,7 +152,7 @@ export const run = Effect.fnUntraced(function* (options: Options) {
     pushPauseMillis: PUSH_PAUSE_MILLIS
   })
   const diskState: Faults.DiskState = { isFull: false, freeAtMillis: Number.NEGATIVE_INFINITY }
-  const { crew, sent } = yield* begin(stage, diskState)
+  const { crew, pushed, sent } = yield* begin(stage, diskState)
   yield* tell("all run, bob writes; the trouble begins")
   const tally = yield* Ref.make(Faults.nothing)
   const scene: Faults.Scene = { stage, crew, disk: place.disk, diskState, tally }
@@ -168,8 +173,11 @@ export const run = Effect.fnUntraced(function* (options: Options) {
   const untilEnd = Effect.flatMap(MonotonicClock.nowMillis, (millis) => Effect.sleep(Math.max(0, endMillis - millis)))
   yield* Effect.raceFirst(Effect.andThen(trouble, untilEnd), crew.failed)
   yield* tell("the trouble is over")
-  yield* stage.finish
+  yield* stage.sender.finish
   yield* Stage.within("what bob was writing", RECOVERY_MILLIS, sent)
+  yield* Effect.raceFirst(settle(hasCaughtUp(stage)), crew.failed)
+  yield* stage.finishPushing
+  yield* Stage.within("what bob was writing to be pushed", RECOVERY_MILLIS, pushed)
   const concluded = yield* Effect.raceFirst(
     Stage.withStores(stage.database, conclude(stage, crew, yield* stage.pushed)),
     crew.failed

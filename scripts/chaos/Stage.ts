@@ -55,10 +55,11 @@ export interface Stage {
   readonly alice: AccountSession
   readonly bob: Bob.Bob
   readonly sender: Sender.Sender
-  /** Writes what is pushed until the sender is told to finish. */
+  /** Writes what is pushed until `finishPushing`. */
   readonly pushing: Effect.Effect<void>
   readonly pushed: Effect.Effect<ReadonlyArray<Pushed & { readonly roomId: string }>>
-  readonly finish: Effect.Effect<void>
+  /** Ends `pushing`. */
+  readonly finishPushing: Effect.Effect<void>
   readonly conflicts: Effect.Effect<number, StoryError>
 }
 
@@ -158,7 +159,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
     sender,
     pushing,
     pushed,
-    finish: Effect.andThen(sender.finish, finish),
+    finishPushing: finish,
     conflicts
   }
   return stage
