@@ -28,7 +28,7 @@ export interface Tried {
 const AT_ONCE = 2
 
 /** How long a named test file may take, in milliseconds; it takes a few seconds. */
-const NAMED_MILLIS = 60_000
+const NAMED_MILLIS = 120_000
 /** The same for whole projects, which take up to two minutes when two run side by side. */
 const WHOLE_MILLIS = 400_000
 
