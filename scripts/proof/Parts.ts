@@ -34,17 +34,19 @@ const simulation = Part.make({
     steps: Schema.Finite,
     faults: Schema.Finite,
     hits: counts,
-    virtualHours: Schema.Finite,
+    virtualDays: Schema.Finite,
+    checks: Schema.Finite,
     wallSeconds: Schema.Finite,
     failed: Schema.Array(Schema.Finite)
   }),
-  judge: ({ failed, faults, hits, seeds, steps, virtualHours, wallSeconds }) => ({
+  judge: ({ checks, failed, faults, hits, seeds, steps, virtualDays, wallSeconds }) => ({
     ok: failed.length === 0 && seeds > 0,
-    headline: `${number(seeds)} seeds, ${number(virtualHours / 24)} days of virtual time, ${number(faults)} faults met: ${failed.length} failed`,
+    headline: `${number(seeds)} seeds, ${number(virtualDays)} days of virtual time, ${number(faults)} faults met, ${number(checks)} checks: ${failed.length} failed`,
     figures: [
       ["seeds", number(seeds)],
       ["failed", failed.length === 0 ? "0" : failed.join(", ")],
-      ["virtual time", `${number(virtualHours / 24)} days`],
+      ["virtual time", `${number(virtualDays)} days`],
+      ["checks", number(checks)],
       ["steps of the schedules", number(steps)],
       ["faults that met somebody", number(faults)],
       ["it took", duration(wallSeconds)]
