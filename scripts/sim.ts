@@ -155,7 +155,8 @@ const playMany = async (): Promise<void> => {
   }
   const timer = setInterval(progress, 10_000)
   const work = Array.from({ length: Number(flags.workers) }, () => {
-    const worker = fork(fileURLToPath(import.meta.url), ["--worker"])
+    // What it logs is not the result.
+    const worker = fork(fileURLToPath(import.meta.url), ["--worker"], { stdio: ["ignore", 2, 2, "ipc"] })
     worker.on("message", (report: Report) => {
       totals.add(report)
       give(worker)
