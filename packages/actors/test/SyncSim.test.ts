@@ -2,15 +2,19 @@ import { assert, describe, it } from "@effect/vitest"
 import type { SyncStore } from "@twinloop/core"
 import { Effect, Schema } from "effect"
 import { SyncSim } from "../src/testing/index.ts"
+import keyOfAnother from "./sim/key-of-another-while-the-disk-is-full.json" with { type: "json" }
 import leaveFullDisk from "./sim/leave-full-disk.json" with { type: "json" }
 import releaseFullDisk from "./sim/release-full-disk.json" with { type: "json" }
+import startDuringOutage from "./sim/start-during-an-outage.json" with { type: "json" }
 import suspendedTwice from "./sim/suspended-twice-with-a-push.json" with { type: "json" }
 
 /** Schedules that failed once, each cut down to what it needs. */
 const regressions: { readonly [name: string]: unknown } = {
   "a place in the queue that a full disk doesn't let go": leaveFullDisk,
   "a lease that a full disk doesn't let go": releaseFullDisk,
-  "a push that an application resolves while it is suspended, and is suspended again": suspendedTwice
+  "a push that an application resolves while it is suspended, and is suspended again": suspendedTwice,
+  "a key that another process brings while a full disk keeps the lease away": keyOfAnother,
+  "a process that starts while the homeserver is away": startDuringOutage
 }
 
 /** Stories of so many seeds, a part to each test, without those that are long: an hour of polling costs a second. */

@@ -293,6 +293,14 @@ describe("NotificationMachine decrypts", () => {
     assert.deepStrictEqual(others, [])
   })
 
+  it("I7: tries an event again when it tries the lease again, which a full disk keeps from it and not from others", () => {
+    const machine = wantsKey(push(1))
+    machine.send({ _tag: "LeaseFailed", ...failed("store") })
+    assert.sameMembers(tags(machine.send({ _tag: "KeysWaited" })), ["TryLease", "Decrypt"])
+    machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: decrypted(secret(1)) })
+    assert.strictEqual(machine.result(1)?._tag, "Event")
+  })
+
   it("tries an event again whose key came while it was being decrypted", () => {
     const machine = drive(push(1))
     machine.feed(nothingStored, synced(told([secret(1)])))

@@ -125,7 +125,7 @@ export const startPlayer = Effect.fnUntraced(function* (stage: Stage, who: Who) 
   yield* Effect.forkScoped(consume(stage, player))
   const [shown] = stage.rooms
   if (who === "app" && stage.showsRoom && shown !== undefined) yield* Effect.forkScoped(show(shown, player))
-  ports.disturb(["main", "extension"], stage.now())
+  ports.disturb(["main", "extension"], Math.max(stage.now(), stage.outageUntil))
   yield* process.service.start
 })
 
