@@ -32,7 +32,9 @@ describe("a frozen process", () => {
         assert.strictEqual(yield* status.ended, 0, yield* status.errors)
         yield* owner.signal("SIGTERM")
         assert.strictEqual(yield* owner.ended, 0, yield* owner.errors)
-        assert.strictEqual(yield* owner.errors, "")
+        // A connection may have ended while it was frozen: then it says so, and asks again.
+        const said = (yield* owner.errors).split("\n").filter((line) => !line.includes("is tried again"))
+        assert.strictEqual(said.join("\n"), "")
       })
     )
   }
