@@ -15,7 +15,7 @@ states each, in which nothing was found either, and a fourth that was never visi
   chaos: `Found and fixed: of a worker that was killed the daemon said that it could not be run. Found in Synapse, and written down in
 [Troubleshooting notifications](../guides/notification-troubleshooting.md): after failures it waits for up to an hour, and then pushes twenty at a time. Planted on purpose, a
 database without fence and \`since\` and a gateway that takes a push twice are noticed within three minutes. Not noticed are the missing fence alone, since \`since\` refuses
-the same commits, and a worker that doesn't ask whether a push was shown; tests that kill at that very moment notice both.`,
+the same commits, and a worker that doesn't ask whether a push was shown; the deliberate faults above and \`test/processes/PushDaemon.test.ts\` are for these.`,
   schemas: `Found and fixed in the dev homeserver: a new profile was told to no room, a path that is asked by another method was answered 404 and not 405, and an
 unknown field of a profile 200. In our client nothing.`,
   rust: `Found nothing in the dev homeserver. On Synapse as well, matrix-rust-sdk isn't told of a device that an invited user adds before joining.`,

@@ -202,10 +202,11 @@ describe("What looks for secrets", () => {
          const token = process.env.LEAK
          if (process.argv[2] === "child") setTimeout(() => {}, 60_000)
          else {
-           console.log(JSON.stringify({ state: "running", error: { headers: { authorization: token } } }))
            console.error(Buffer.from(token))
            writeFileSync(${JSON.stringify(join(directory, "core.txt"))}, Buffer.from("x" + token).toString("base64"))
            spawn(process.execPath, [process.argv[1], "child", token], { env: {} }).unref()
+           // Last: a child that has not begun its own program yet has the environment of this one.
+           console.log(JSON.stringify({ state: "running", error: { headers: { authorization: token } } }))
            setTimeout(() => {}, 60_000)
          }`
       )
