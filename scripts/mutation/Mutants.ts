@@ -486,8 +486,8 @@ const loops: ReadonlyArray<Mutant> = [
   {
     id: "notifier-deaf-to-the-owner",
     file: NOTIFICATIONS,
-    find: "return any || sessions.length > 0 ? Effect.flatMap(stamp(input), context.send) : Effect.void",
-    replace: "return any ? Effect.flatMap(stamp(input), context.send) : Effect.void",
+    find: 'return sessions.length > 0 ? tell({ _tag: "KeysCommitted", sessions: new Set(sessions) }) : Effect.void',
+    replace: "return Effect.void",
     breaks: "I3",
     tests: actors("NotificationKeys")
   }
@@ -512,11 +512,19 @@ const quiet: ReadonlyArray<Mutant> = [
   },
   {
     id: "key-of-another-unseen-while-the-lease-fails",
-    file: "packages/core/src/notification/NotificationMachine.ts",
-    find: ` || input._tag === "KeysWaited"`,
-    replace: "",
+    file: "packages/actors/src/Notifications.ts",
+    find: "Effect.forever(Effect.andThen(Effect.ignore(follow), rest))",
+    replace: "Effect.never",
     breaks: "I7",
-    tests: core("NotificationMachine")
+    tests: actors("SyncSim")
+  },
+  {
+    id: "dead-holder-forgotten-for-a-dead-waiter",
+    file: "packages/core/src/notification/NotificationKeysMachine.ts",
+    find: "dead: gone?.dead === undefined ? dead : [...dead, gone.dead]",
+    replace: "dead: gone?.dead === undefined ? dead : [gone.dead]",
+    breaks: "I10",
+    tests: core("NotificationKeysMachine")
   },
   {
     id: "suspend-returns-at-once",

@@ -7,7 +7,7 @@
  *
  * Other processes of the host that watch this one are told when it has committed news, by a signal.
  *
- * Invariants: I4 (nobody looks at the store while the loops don't run), I6 (news are read from the store, so they are
+ * Invariants: I4 (nobody that follows the loops looks at the store while they don't run), I6 (news are read from the store, so they are
  * committed), I10 (news are read by pages; who has missed more than is kept is told so).
  *
  * Not here: what follows from a piece of news (`Rooms.ts`).
@@ -47,8 +47,10 @@ export class EncryptionNews extends Context.Service<
      * not only when the store is looked at again. In force when this returns.
      */
     watch(peer: Lease.Peer): Effect.Effect<void, never, Scope.Scope>
-    /** Follows the news from here on, until the scope closes. */
+    /** Follows the news from here on, until the scope closes. While the loops don't run, it doesn't look at the store. */
     readonly follow: Effect.Effect<Follower, StoreError.StoreError, Scope.Scope>
+    /** The same, also while the loops don't run: for what is at work of its own, and ends by itself. */
+    readonly followAlways: Effect.Effect<Follower, StoreError.StoreError, Scope.Scope>
   }
 >()("@twinloop/actors/EncryptionNews") {
   /** The news of this process's `SyncStore`. */
@@ -66,9 +68,10 @@ const make = Effect.gen(function* () {
   const active = yield* Latch.make(true)
   // One wake-up is as good as many: what there is stands in the store.
   const commits = yield* Effect.acquireRelease(PubSub.sliding<void>(1), PubSub.shutdown)
-  const nextLook = active.await.pipe(Effect.andThen(Effect.sleep(config.waitPollMillis)), Effect.andThen(active.await))
+  const soon = Effect.sleep(config.waitPollMillis)
+  const soonWhileActive = active.await.pipe(Effect.andThen(soon), Effect.andThen(active.await))
 
-  const follow = Effect.gen(function* () {
+  const followUntil = Effect.fnUntraced(function* (nextLook: Effect.Effect<void>) {
     // Subscribed before the first look: a commit between the look and the wait ends the wait.
     const wakeUps = yield* PubSub.subscribe(commits)
     let { last } = yield* patient(store.encryptionNewsKept)
@@ -106,6 +109,7 @@ const make = Effect.gen(function* () {
     committed: Effect.andThen(told, wake.notify(TOPIC)),
     watch,
     setActive: (isActive) => Effect.asVoid(isActive ? active.open : active.close),
-    follow
+    follow: followUntil(soonWhileActive),
+    followAlways: followUntil(soon)
   })
 })

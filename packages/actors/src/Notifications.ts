@@ -47,7 +47,7 @@ import {
 } from "effect"
 import * as Actor from "./Actor.ts"
 import * as CryptoTurn from "./CryptoTurn.ts"
-import { EncryptionNews } from "./EncryptionNews.ts"
+import { EncryptionNews, type News } from "./EncryptionNews.ts"
 import * as ExtensionBatch from "./ExtensionBatch.ts"
 import { ExtensionLease } from "./ExtensionLease.ts"
 import type * as Inbox from "./Inbox.ts"
@@ -286,20 +286,39 @@ const ownerGone = Effect.fnUntraced(function* (env: Env, blocker: Lease.Blocker,
   )
 })
 
+/** Tells, once keys are followed, that they are, and gives what tells of those that are committed next. */
+const followKeys = ({ env }: Resolution, following: Input, context: Context) => {
+  const tell = (input: Input) => Effect.flatMap(stamp(input), context.send)
+  const tellOf = (news: ReadonlyArray<News>) => {
+    const sessions = news.flatMap((one) => (one._tag === "RoomKey" ? [one.sessionId] : []))
+    if (news.some((one) => one._tag === "Missed")) return tell({ _tag: "KeysCommitted" })
+    return sessions.length > 0 ? tell({ _tag: "KeysCommitted", sessions: new Set(sessions) }) : Effect.void
+  }
+  return env.news.followAlways.pipe(
+    Effect.tap(() => tell(following)),
+    Effect.map(({ next }) => ({ tellNext: Effect.flatMap(next, tellOf) }))
+  )
+}
+
+/** Waits, while whoever has the stream may commit the key; a store that can't be read is tried again. */
+const waitForLease = (kept: Resolution, millis: number, context: Context): Effect.Effect<Input> => {
+  // Any key may have come before this is in force.
+  const following = followKeys(kept, { _tag: "KeysCommitted" }, context)
+  const follow = Effect.scoped(Effect.flatMap(following, ({ tellNext }) => Effect.forever(tellNext)))
+  const rest = Effect.sleep(kept.env.config.waitPollMillis)
+  return Effect.forever(Effect.andThen(Effect.ignore(follow), rest)).pipe(
+    Effect.timeoutOrElse({ duration: millis, orElse: () => Effect.succeed<Input>({ _tag: "KeysWaited" }) })
+  )
+}
+
 /** Follows an owner: tells of the keys that it commits, and of its end. */
-const watchOwner = ({ env }: Resolution, blocker: Lease.Blocker, context: Context) =>
+const watchOwner = (kept: Resolution, blocker: Lease.Blocker, context: Context) =>
   Effect.gen(function* () {
+    const { env } = kept
     const signal = yield* env.wake.subscribe(blocker.peer, `lease:${env.lease.name}`)
     yield* env.news.watch(blocker.peer)
-    const follower = yield* env.news.follow
-    yield* Effect.flatMap(stamp({ _tag: "OwnerWatched" }), context.send)
-    const tell = Effect.flatMap(follower.next, (news) => {
-      const sessions = news.flatMap((one) => (one._tag === "RoomKey" ? [one.sessionId] : []))
-      const any = news.some((one) => one._tag === "Missed")
-      const input: Input = { _tag: "KeysCommitted", ...(any ? {} : { sessions: new Set(sessions) }) }
-      return any || sessions.length > 0 ? Effect.flatMap(stamp(input), context.send) : Effect.void
-    })
-    const isDead = yield* Effect.raceFirst(ownerGone(env, blocker, signal), Effect.forever(tell))
+    const { tellNext } = yield* followKeys(kept, { _tag: "OwnerWatched" }, context)
+    const isDead = yield* Effect.raceFirst(ownerGone(env, blocker, signal), Effect.forever(tellNext))
     return {
       _tag: "OwnerGone",
       random: yield* Random.next,
@@ -359,6 +378,8 @@ const interpret =
         return run(context, "keys", sendOutgoing(resolution))
       case "ExpirePosition":
         return run(context, "keys", expirePosition(resolution))
+      case "WaitForLease":
+        return run(context, "keys", waitForLease(resolution, command.millis, context))
       case "WaitForKeys":
         return wait(context, "keys", command.millis, { _tag: "KeysWaited" })
       case "ReleaseLease":

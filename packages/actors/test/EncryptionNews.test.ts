@@ -40,7 +40,7 @@ const setUp = Effect.gen(function* () {
   }
 })
 
-describe("EncryptionNews.watch", () => {
+describe("EncryptionNews", () => {
   it.effect("tells what the other process commits without time passing, again and again", () =>
     Effect.gen(function* () {
       const { commit, next, watch } = yield* setUp
@@ -80,6 +80,21 @@ describe("EncryptionNews.watch", () => {
       const waiting = yield* next
       yield* commit("a")
       assert.deepStrictEqual(yield* Fiber.join(waiting), [key("a")])
+    })
+  )
+
+  it.effect("who follows always looks at the store also while the loops don't run, and who follows them doesn't", () =>
+    Effect.gen(function* () {
+      const { commit, next, reader } = yield* setUp
+      const always = yield* reader.news.followAlways
+      yield* reader.news.setActive(false)
+      const resting = yield* next
+      const looking = yield* Effect.forkScoped(always.next)
+      yield* settle
+      yield* commit("a")
+      yield* advance(waitPollMillis)
+      assert.deepStrictEqual(yield* Fiber.join(looking), [key("a")])
+      assert.isUndefined(resting.pollUnsafe())
     })
   )
 

@@ -2,11 +2,13 @@ import { assert, describe, it } from "@effect/vitest"
 import type { SyncStore } from "@twinloop/core"
 import { Effect, Schema } from "effect"
 import { SyncSim } from "../src/testing/index.ts"
+import keyWhileDiskFails from "./sim/key-of-another-while-the-disk-fails.json" with { type: "json" }
 import keyOfAnother from "./sim/key-of-another-while-the-disk-is-full.json" with { type: "json" }
 import leaveFullDisk from "./sim/leave-full-disk.json" with { type: "json" }
 import releaseFullDisk from "./sim/release-full-disk.json" with { type: "json" }
 import startDuringOutage from "./sim/start-during-an-outage.json" with { type: "json" }
 import suspendedTwice from "./sim/suspended-twice-with-a-push.json" with { type: "json" }
+import twoDead from "./sim/two-dead-in-the-way.json" with { type: "json" }
 
 /** Schedules that failed once, each cut down to what it needs. */
 const regressions: { readonly [name: string]: unknown } = {
@@ -14,6 +16,8 @@ const regressions: { readonly [name: string]: unknown } = {
   "a lease that a full disk doesn't let go": releaseFullDisk,
   "a push that an application resolves while it is suspended, and is suspended again": suspendedTwice,
   "a key that another process brings while a full disk keeps the lease away": keyOfAnother,
+  "a key that another process brings while a failing disk keeps the lease away": keyWhileDiskFails,
+  "a dead owner and a dead process in the queue, which send a push to and fro": twoDead,
   "a process that starts while the homeserver is away": startDuringOutage
 }
 

@@ -176,8 +176,35 @@ describe("NotificationKeysMachine", () => {
     machine.send(busy, watched)
     assert.deepStrictEqual(tags(machine.send({ _tag: "LeaseFailed", ...failed("store") })), [
       "UnwatchOwner",
-      "WaitForKeys"
+      "WaitForLease"
     ])
+  })
+
+  it("I10: tries past everybody who was seen to be dead, so that two of them don't send it to and fro", () => {
+    const waiter: Input = { _tag: "LeaseBusy", blocker: { ...blocker, kind: "waiter", holder: "standby#1" } }
+    const tried = (commands: ReadonlyArray<Command>) =>
+      commands.flatMap((one) => (one._tag === "TryLease" ? [one.presumedDead] : []))
+    const machine = drive()
+    machine.consider()
+    machine.send(busy)
+    assert.deepStrictEqual(tried(machine.send({ _tag: "OwnerGone", dead: "app#1", random })), [["app#1"]])
+    machine.send(waiter)
+    assert.deepStrictEqual(tried(machine.send(watched)), [["app#1"]])
+    machine.send(waiter)
+    const both = [["app#1", "standby#1"]]
+    assert.deepStrictEqual(tried(machine.send({ _tag: "OwnerGone", dead: "standby#1", random })), both)
+    machine.send({ _tag: "LeaseFailed", ...failed("store") })
+    assert.deepStrictEqual(tried(machine.send(waited)), both)
+
+    const second = drive()
+    second.consider()
+    second.send(busy, watched, { _tag: "OwnerGone", dead: "app#1", random }, waiter)
+    assert.deepStrictEqual(tried(second.send(watched)), [["app#1"]], "somebody else was in the way meanwhile")
+    const third = drive()
+    third.consider()
+    third.send(busy, watched, { _tag: "OwnerGone", dead: "app#1", random })
+    third.send({ _tag: "LeaseFailed", ...failed("store") })
+    assert.deepStrictEqual(tried(third.send(waited)), [["app#1"]], "the lease could not be asked for meanwhile")
   })
 
   it("tries less and less often when the owner only seems to let go", () => {
@@ -187,7 +214,7 @@ describe("NotificationKeysMachine", () => {
       machine.send(busy)
       const [command] = machine.send({ _tag: "OwnerGone", random })
       machine.send(waited)
-      return command?._tag === "WaitForKeys" ? command.millis : 0
+      return command?._tag === "WaitForLease" ? command.millis : 0
     })
     assert.deepStrictEqual(commands, [0, 0, 0, 375, 750, 1_500])
   })
@@ -264,7 +291,7 @@ describe("NotificationKeysMachine", () => {
       const machine = drive()
       machine.consider()
       assert.deepStrictEqual(machine.send({ _tag: "LeaseFailed", ...failed("store") }), [
-        { _tag: "WaitForKeys", millis: 375 }
+        { _tag: "WaitForLease", millis: 375 }
       ])
       assert.deepStrictEqual(machine.send(waited), [{ _tag: "TryLease", presumedDead: [] }])
     })
@@ -273,7 +300,7 @@ describe("NotificationKeysMachine", () => {
       const machine = drive()
       machine.consider()
       machine.send(busy)
-      assert.deepStrictEqual(tags(machine.send({ _tag: "WatchFailed", ...failed("store") })), ["WaitForKeys"])
+      assert.deepStrictEqual(tags(machine.send({ _tag: "WatchFailed", ...failed("store") })), ["WaitForLease"])
       assert.deepStrictEqual(tags(machine.send(waited)), ["TryLease"])
     })
 

@@ -11,7 +11,8 @@
  * Gotchas: who owns the stream makes two iterations at least, whether or not the first brings the key: the second one
  * acknowledges what the first has stored, and brings the effects of what was sent after it. A process that needs the stream
  * soon is yielded to after the iteration that is being made, or at once when that only waits for something new, and then
- * watched like any other owner.
+ * watched like any other owner. While a lease can't be asked for or its owner can't be watched, others may have the stream:
+ * keys are followed all the same.
  *
  * Not here: which events wait for keys (`NotificationMachine.ts`), the fenced commit (`ExtensionLoopMachine.ts` describes the
  * same loop in the long run).
@@ -41,10 +42,18 @@ interface Owning {
   readonly isWanted: boolean
 }
 
+/** What stays true while the stream isn't ours and a key is missing. */
+interface Seeking {
+  /** Tries of the lease, or watches of an owner, in a row that came to nothing. */
+  readonly attempt: number
+  /** Holders and waiters that were seen to be dead: none of them is waited for again, whatever else is in the way. */
+  readonly dead: ReadonlyArray<string>
+}
+
 export type State =
   | { readonly _tag: "Idle" }
   /** The lease is being tried. */
-  | { readonly _tag: "Trying"; readonly attempt: number }
+  | ({ readonly _tag: "Trying" } & Seeking)
   /** A request is on its way, or its response is being applied. `holds`: the homeserver may wait before it answers. */
   | ({ readonly _tag: "Iterating"; readonly holds: boolean } & Owning)
   /** The response is applied: what the end-to-end machine wants sent is being sent, and events are tried again. */
@@ -54,14 +63,14 @@ export type State =
   /** Waits to try an iteration again. */
   | ({ readonly _tag: "Resting" } & Owning)
   /** Waits to try the lease again. */
-  | { readonly _tag: "Waiting"; readonly attempt: number }
+  | ({ readonly _tag: "Waiting" } & Seeking)
   /** The stream is another's, whose commits are watched. `isSure`: it was still his when the watch was in force. */
-  | { readonly _tag: "Watching"; readonly blocker: Blocker; readonly attempt: number; readonly isSure: boolean }
+  | ({ readonly _tag: "Watching"; readonly blocker: Blocker; readonly isSure: boolean } & Seeking)
   /**
    * The watch is in force, and the lease is tried once more: an owner that let go before it was not heard. `gone`: he was heard
    * to go meanwhile, maybe after the try.
    */
-  | { readonly _tag: "Checking"; readonly blocker: Blocker; readonly attempt: number; readonly gone?: Gone }
+  | ({ readonly _tag: "Checking"; readonly blocker: Blocker; readonly gone?: Gone } & Seeking)
   /** Nothing that can be done brings a key. */
   | { readonly _tag: "GivenUp"; readonly failure: Failure }
 
@@ -88,6 +97,7 @@ export type Input =
   | ({ readonly _tag: "IterateFailed" } & Failed)
   | { readonly _tag: "Sent"; readonly random: number }
   | { readonly _tag: "Expired" }
+  /** A wait is over, be it for the lease or for another iteration. */
   | { readonly _tag: "KeysWaited" }
   /** The owner of the stream is being watched, so that from here on none of its keys is missed, nor its end. */
   | { readonly _tag: "OwnerWatched" }
@@ -112,6 +122,9 @@ export type Command =
   /** Tell of what this owner commits, and of its end, instead of another's. */
   | { readonly _tag: "WatchOwner"; readonly blocker: Blocker }
   | { readonly _tag: "UnwatchOwner" }
+  /** Wait to try the lease again, and tell meanwhile of what others commit, who may have the stream. */
+  | { readonly _tag: "WaitForLease"; readonly millis: number }
+  /** Wait to make another iteration. */
   | { readonly _tag: "WaitForKeys"; readonly millis: number }
 
 export type Step = readonly [State, ReadonlyArray<Command>]
@@ -128,9 +141,11 @@ export interface Need {
 
 export const initial: State = { _tag: "Idle" }
 
-const tryLease = (attempt: number, presumedDead: ReadonlyArray<string> = []): Step => [
-  { _tag: "Trying", attempt },
-  [{ _tag: "TryLease", presumedDead }]
+const unseen: Seeking = { attempt: 0, dead: [] }
+
+const tryLease = ({ attempt, dead }: Seeking): Step => [
+  { _tag: "Trying", attempt, dead },
+  [{ _tag: "TryLease", presumedDead: dead }]
 ]
 
 const iterate = (config: SyncConfigShape, owning: Owning, need: Need): Step => {
@@ -144,7 +159,7 @@ const iterate = (config: SyncConfigShape, owning: Owning, need: Need): Step => {
 
 /** Gives the stream back; then waits for its next owner if a key is still missing. */
 const release = (need: Need): Step => {
-  const [next, commands] = need.awaiting > 0 ? tryLease(0) : [initial, []]
+  const [next, commands] = need.awaiting > 0 ? tryLease(unseen) : [initial, []]
   return [next, [{ _tag: "ReleaseLease" }, ...commands]]
 }
 
@@ -221,34 +236,44 @@ const owned = (config: SyncConfigShape, state: Extract<State, Owning>, input: In
   }
 }
 
-const leaseFailed = (config: SyncConfigShape, attempt: number, { failure, random }: Failed): Step => {
-  const decision = SupervisionPolicy.decide(config, failure, attempt, random)
-  if (decision._tag === "GiveUp") return giveUp(failure, false)
-  return [{ _tag: "Waiting", attempt: attempt + 1 }, [{ _tag: "WaitForKeys", millis: decision.delayMillis }]]
+const waitForLease = ({ attempt, dead }: Seeking, millis: number): Step => [
+  { _tag: "Waiting", attempt: attempt + 1, dead },
+  [{ _tag: "WaitForLease", millis }]
+]
+
+const leaseFailed = (config: SyncConfigShape, seeking: Seeking, { failure, random }: Failed): Step => {
+  const decision = SupervisionPolicy.decide(config, failure, seeking.attempt, random)
+  return decision._tag === "GiveUp" ? giveUp(failure, false) : waitForLease(seeking, decision.delayMillis)
 }
 
-const ownerGone = (config: SyncConfigShape, before: number, { dead, random }: Gone): Step => {
-  const attempt = before + 1
-  if (dead !== undefined || attempt <= PROMPT_TRIES) return tryLease(attempt, dead === undefined ? [] : [dead])
-  const millis = SupervisionPolicy.backoffMillis(config, attempt - PROMPT_TRIES - 1, random)
-  return [{ _tag: "Waiting", attempt }, [{ _tag: "WaitForKeys", millis }]]
+/** What is known once somebody has gone. */
+const without = ({ attempt, dead }: Seeking, gone: Gone | undefined): Seeking => ({
+  attempt,
+  dead: gone?.dead === undefined ? dead : [...dead, gone.dead]
+})
+
+const ownerGone = (config: SyncConfigShape, before: Seeking, gone: Gone): Step => {
+  const seeking = without(before, gone)
+  const { attempt } = seeking
+  if (gone.dead !== undefined || attempt < PROMPT_TRIES) return tryLease({ ...seeking, attempt: attempt + 1 })
+  return waitForLease(seeking, SupervisionPolicy.backoffMillis(config, attempt - PROMPT_TRIES, gone.random))
 }
 
-const watch = (blocker: Blocker, attempt: number): Step => [
-  { _tag: "Watching", blocker, attempt, isSure: false },
+const watch = (blocker: Blocker, { attempt, dead }: Seeking): Step => [
+  { _tag: "Watching", blocker, attempt, dead, isSure: false },
   [{ _tag: "WatchOwner", blocker }]
 ]
 
 const watching = (config: SyncConfigShape, state: Extract<State, { _tag: "Watching" }>, input: Input): Step => {
-  const { attempt, blocker } = state
+  const { attempt, blocker, dead } = state
   switch (input._tag) {
     case "OwnerWatched":
       if (state.isSure) return [state, []]
-      return [{ _tag: "Checking", blocker, attempt }, [{ _tag: "TryLease", presumedDead: [] }]]
+      return [{ _tag: "Checking", blocker, attempt, dead }, [{ _tag: "TryLease", presumedDead: dead }]]
     case "OwnerGone":
-      return ownerGone(config, attempt, input)
+      return ownerGone(config, state, input)
     case "WatchFailed":
-      return leaseFailed(config, attempt, input)
+      return leaseFailed(config, state, input)
     default:
       return [state, []]
   }
@@ -263,11 +288,11 @@ const own = (config: SyncConfigShape, need: Need): Step => {
 const unwatch = ([next, commands]: Step): Step => [next, [{ _tag: "UnwatchOwner" }, ...commands]]
 
 const checked = (config: SyncConfigShape, state: Extract<State, { _tag: "Checking" }>, found: Blocker): Step => {
-  const { attempt, blocker, gone } = state
-  if (found.holder !== blocker.holder) return watch(found, attempt)
+  const { attempt, blocker, dead, gone } = state
+  if (found.holder !== blocker.holder) return watch(found, without(state, gone))
   return gone === undefined
-    ? [{ _tag: "Watching", blocker, attempt, isSure: true }, []]
-    : ownerGone(config, attempt, gone)
+    ? [{ _tag: "Watching", blocker, attempt, dead, isSure: true }, []]
+    : ownerGone(config, state, gone)
 }
 
 const checking = (
@@ -282,7 +307,7 @@ const checking = (
     case "LeaseBusy":
       return checked(config, state, input.blocker)
     case "LeaseFailed":
-      return unwatch(leaseFailed(config, state.attempt, input))
+      return unwatch(leaseFailed(config, without(state, state.gone), input))
     case "OwnerGone":
     case "WatchFailed":
       return [{ ...state, gone: input }, []]
@@ -296,9 +321,9 @@ const trying = (config: SyncConfigShape, state: Extract<State, { _tag: "Trying" 
     case "LeaseTaken":
       return own(config, need)
     case "LeaseBusy":
-      return watch(input.blocker, state.attempt)
+      return watch(input.blocker, state)
     case "LeaseFailed":
-      return leaseFailed(config, state.attempt, input)
+      return leaseFailed(config, state, input)
     default:
       return [state, []]
   }
@@ -313,7 +338,7 @@ export const step = (config: SyncConfigShape, state: State, input: Input, need: 
     case "Trying":
       return trying(config, state, input, need)
     case "Waiting":
-      return input._tag === "KeysWaited" ? tryLease(state.attempt) : [state, []]
+      return input._tag === "KeysWaited" ? tryLease(state) : [state, []]
     case "Watching":
       return watching(config, state, input)
     case "Checking":
@@ -328,7 +353,7 @@ export const consider = (config: SyncConfigShape, state: State, need: Need, rand
   const isNeeded = need.awaiting + need.decrypting > 0
   switch (state._tag) {
     case "Idle":
-      return need.awaiting > 0 ? tryLease(0) : [state, []]
+      return need.awaiting > 0 ? tryLease(unseen) : [state, []]
     case "Sending":
       return goOn(config, state, need, random)
     case "Iterating":

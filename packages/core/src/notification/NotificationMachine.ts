@@ -416,8 +416,8 @@ const withKeys = (state: State, [keys, commands]: NotificationKeysMachine.Step):
 const keysInput = (config: Config, state: State, input: NotificationKeysMachine.Input, now: Now): Step => {
   const stepped = NotificationKeysMachine.step(config.sync, state.keys, input, needOf(state, now.nowMillis))
   const [next, commands] = withKeys(state, stepped)
-  // What was applied may hold any key, and so may what was committed before anybody watched, or while the lease could not be had.
-  const mayHaveCome = input._tag === "Iterated" || input._tag === "OwnerWatched" || input._tag === "KeysWaited"
+  // What was applied may hold any key, and so may what was committed before anybody watched.
+  const mayHaveCome = input._tag === "Iterated" || input._tag === "OwnerWatched"
   return [mayHaveCome ? retryWith(next, undefined) : next, commands]
 }
 

@@ -109,6 +109,7 @@ const keysCommands: Record<NotificationKeysMachine.Command["_tag"], true> = {
   ReleaseLease: true,
   WatchOwner: true,
   UnwatchOwner: true,
+  WaitForLease: true,
   WaitForKeys: true
 }
 

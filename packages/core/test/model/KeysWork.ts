@@ -31,7 +31,7 @@ import type { Move } from "./World.ts"
 
 type Command = Extract<
   NotificationKeysMachine.Command,
-  { _tag: "TryLease" | "Iterate" | "SendOutgoing" | "ExpirePosition" | "WaitForKeys" }
+  { _tag: "TryLease" | "Iterate" | "SendOutgoing" | "ExpirePosition" | "WaitForLease" | "WaitForKeys" }
 >
 type Iterating = Extract<KeysWork, { _tag: "Iterating" }>
 
@@ -65,6 +65,8 @@ export const begin = (at: At, system: System, command: Command): System => {
     }
     case "ExpirePosition":
       return working({ _tag: "Dropping" })
+    case "WaitForLease":
+      return working({ _tag: "AwaitingLease", follows: false, expects: false })
     case "WaitForKeys":
       return working({ _tag: "Resting" })
   }
@@ -221,6 +223,25 @@ const droppingMoves = ({ index, rules }: At, system: System, { fence }: Grant): 
   return moves
 }
 
+/** A wait for the lease, in which keys that others commit are heard of. */
+const awaitingMoves = (
+  { index, rules }: At,
+  system: System,
+  { expects, follows }: Extract<KeysWork, { _tag: "AwaitingLease" }>
+): ReadonlyArray<Move> => {
+  const { wants } = notificationAt(system, index)
+  const { moves, push } = steps(system, index)
+  const isThere = system.world.inbox.length >= wants
+  const following = withProcess(system, index, {
+    work: { _tag: "AwaitingLease", follows: true, expects: !isThere }
+  })
+  const told = tell(following, index, { _tag: "KeysCommitted" })
+  if (!follows) push("follows what others commit", rules.triesWhenWatched ? told : following)
+  else if (expects && isThere) push("hears that its key was committed", told)
+  push("has waited for the lease", finish(system, index, { _tag: "KeysWaited" }))
+  return moves
+}
+
 /** What can become of the work under a grant, or on the way to one. */
 const workMoves = (at: At, system: System, end: End): ReadonlyArray<Move> => {
   const { index } = at
@@ -232,6 +253,7 @@ const workMoves = (at: At, system: System, end: End): ReadonlyArray<Move> => {
     push("has waited", finish(system, index, { _tag: "KeysWaited" }))
     return moves
   }
+  if (work._tag === "AwaitingLease") return awaitingMoves(at, system, work)
   if (grant === null) throw new Error(`${work._tag} without a grant`)
   switch (work._tag) {
     case "Iterating":

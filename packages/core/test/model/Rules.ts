@@ -32,7 +32,7 @@ export interface Rules {
   readonly acknowledgesEarly: boolean
   /** The lease is let go before `suspend` returns, and before a process that a push has started ends. */
   readonly releasesOnSuspend: boolean
-  /** An event is decrypted once more when an owner is being watched: its key may have come before. */
+  /** An event is decrypted once more when what others commit is followed: its key may have come before. */
   readonly triesWhenWatched: boolean
   /** A process that a push has started lets the lease go when the homeserver has answered, before it commits. */
   readonly releasesEarly: boolean

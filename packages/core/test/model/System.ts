@@ -123,6 +123,8 @@ export type KeysWork =
   | { readonly _tag: "SendingOutgoing" }
   | { readonly _tag: "Dropping" }
   | { readonly _tag: "Resting" }
+  /** `follows`: whether the store is followed by now. `expects`: whether the key has yet to be committed since. */
+  | { readonly _tag: "AwaitingLease"; readonly follows: boolean; readonly expects: boolean }
 
 /** A process that a push has started: it shows one event, which needs the key that a to-device event brings. */
 export interface Notification extends Member {
