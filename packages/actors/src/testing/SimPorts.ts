@@ -2,7 +2,8 @@
  * What stands between one simulated process and what it shares: faults of the disk, the network and the signals, and what
  * is seen of its calls.
  *
- * Invariants: I2 is looked at where a `since` leaves the process, I6 where a room list is told, I10 where requests start.
+ * Invariants: I2 is looked at where a `since` leaves the process, I6 where a room list is told, I10 where requests start and
+ * the lease is tried.
  *
  * Not here: being killed and frozen (`Gate.ts`), which happens outside of this.
  */
@@ -97,6 +98,8 @@ const NETWORK_TIMEOUT_MILLIS = 30_000
 const SIGNAL_MILLIS = 700
 /** What an answered request costs, so that nothing can go round without time passing for ever unseen. */
 const INSTANT_LIMIT = 400
+/** The same for tries of the lease, of which a process makes a few for each other process that is in its way. */
+const INSTANT_TAKES_LIMIT = 40
 
 const storeReasons: { readonly [fault in StoreFault]: () => StoreError.StoreErrorReason } = {
   busy: () => new StoreError.StoreBusy({ message: "another process writes (simulated)" }),
@@ -163,7 +166,20 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
   let httpFaults = 0
   const requests = makeCounter()
   const calls = makeCounter()
-  let instant = { atMillis: -1, count: 0 }
+
+  /** Tells a loop that goes round without time passing: it would never let the clock go on, and must be ended. */
+  const hotLoop = (limit: number) => {
+    let instant = { atMillis: -1, count: 0 }
+    return (what: string): boolean => {
+      const atMillis = now()
+      if (instant.atMillis !== atMillis) instant = { atMillis, count: 0 }
+      instant.count += 1
+      if (instant.count === limit) record.violate("I10 bounded", `${name} has made ${limit} ${what} in one instant`)
+      return instant.count >= limit
+    }
+  }
+  const asksHotly = hotLoop(INSTANT_LIMIT)
+  const triesHotly = hotLoop(INSTANT_TAKES_LIMIT)
 
   const disturb = (loops: ReadonlyArray<Loop>, untilMillis: number): void => {
     for (const loop of loops) ports.disturbedUntil[loop] = Math.max(ports.disturbedUntil[loop], untilMillis)
@@ -207,10 +223,12 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
 
   const guardCall = <A>(operation: string, call: Effect.Effect<A, StoreError.StoreError>) => {
     const fail = (reason: StoreError.StoreErrorReason) => new StoreError.StoreError({ operation, reason })
-    const guarded = Effect.mapError(play(operation, "before"), fail).pipe(
+    const once = Effect.mapError(play(operation, "before"), fail).pipe(
       Effect.andThen(repeated(operation, call)),
       Effect.tap(() => Effect.mapError(play(operation, "after"), fail))
     )
+    const guarded =
+      operation === "take" ? Effect.suspend(() => (triesHotly("tries of the lease") ? Effect.never : once)) : once
     return INBOX_CALLS.has(operation) ? guarded : calls.during(operation, guarded)
   }
 
@@ -306,19 +324,9 @@ export const makePorts = ({ world, record, name, now, background, broken = {} }:
         )
     )
 
-  /** Ends a loop that asks without time passing: it would never let the clock go on. */
   const counted = <A, E>(key: string, call: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     Effect.suspend(() => {
-      const atMillis = now()
-      if (instant.atMillis !== atMillis) instant = { atMillis, count: 0 }
-      instant.count += 1
-      if (instant.count === INSTANT_LIMIT) {
-        record.violate(
-          "I10 bounded",
-          `${name} has made ${INSTANT_LIMIT} requests in one instant, the last one ${key}: it asks in a hot loop`
-        )
-      }
-      if (instant.count >= INSTANT_LIMIT) return Effect.never
+      if (asksHotly(`requests, the last one ${key},`)) return Effect.never
       record.note(`${name} ${key}`)
       return requests.during(key, call)
     })
