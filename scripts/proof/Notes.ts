@@ -4,10 +4,9 @@ import type { Notes } from "./Document.ts"
 export const notes: Notes = {
   simulation: `Found and fixed (I4): a suspended service called itself quiet while a full disk had kept it from releasing its lease; a full disk kept a place in the queue of the
 lease; a second suspension called itself quiet while a push was still being resolved. (I6) An open timeline kept the old token of a gap that had
-moved. (I7) An application that a full disk kept from the lease did not look for the key that another process had brought. An hour of one busy core with
-\`npm run sim -- --seeds 10000 --minutes 60\` before that played 1,836 seeds, 48.8 days of virtual time, with 35,061 faults met and 3,407,559 checks; two failed: that one, and a
-checker that didn't know of an outage that had begun before a process did. Open: the seeds that failed in the run above, both I7: a process that can't have the lease, and waits to try
-it again, notices a key that another one has brought only then, which can be more than three seconds later, and too late for its deadline. The schedules that showed them are in \`packages/actors/test/sim\`, and are played by \`npm test\`.`,
+moved. (I7) A process that a full or failing disk kept from the lease did not look for the key that another one had brought until it tried the lease again. (I10) A push
+that met a dead owner and a dead process in the queue remembered one of them at a time, and tried the lease in a hot loop until one of their leases ran out. One checker did not
+know of an outage that had begun before a process did. The schedules that showed them are in \`packages/actors/test/sim\`, and are played by \`npm test\`.`,
   mutants: `Of the first 98 faults seven were noticed by nothing, and got a test each.`,
   model: `Found nothing in the product, and the same search finds 19 wrong rules that are put in on purpose: a push that queues, a lease that is let go before the commit, memory
 that is taken for loaded. \`test/repo/model.test.ts\` holds the model against the real actors, step by step. With \`--heavy\` come three configurations with up to 14.7 million

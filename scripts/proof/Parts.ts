@@ -24,7 +24,7 @@ const simulation = Part.make({
       {
         name: "whole",
         script: "sim",
-        args: ["--seeds", "10000", "--from", "2000", "--minutes", "7", "--json"],
+        args: ["--seeds", "10000", "--minutes", "60", "--json"],
         limitMinutes: 70
       }
     ]

@@ -82,14 +82,18 @@ const tellWanted = <A>(generation: number, happens: Effect.Effect<A>, context: A
     )
   )
 
-/** Tells of the loss of the grant that is kept, and of who else needs it. */
+/** Tells of the loss of the grant that is kept, and of who else needs it; sends meanwhile what is wanted at once. */
 const watchLock = (env: Env, context: Actor.Context<Input>): Effect.Effect<void> =>
   Effect.flatMap(env.keeper.current, (kept) => {
     if (Option.isNone(kept)) return Effect.void
     const { generation, lost, wanted } = kept.value
     const tellLost = context.run("lost", Effect.as(lost, { _tag: "LockLost", generation } as const))
-    return Effect.andThen(tellLost, tellWanted(generation, wanted, context))
+    const flushing = context.run("flush", env.requests.flushWanted)
+    return tellLost.pipe(Effect.andThen(tellWanted(generation, wanted, context)), Effect.andThen(flushing))
   })
+
+/** Under these keys whatever needs the grant runs, besides the work. */
+const underGrant = ["lost", "wanted", "flush"] as const
 
 /** Everything that takes time and of which there is one at a time. */
 const work = (
@@ -155,13 +159,10 @@ const interpret =
       case "DiscardMemory":
         return env.turn.discard
       case "ReleaseLock":
-        return context
-          .cancel("lost")
-          .pipe(
-            Effect.andThen(context.cancel("wanted")),
-            Effect.andThen(env.turn.close),
-            Effect.andThen(env.keeper.release)
-          )
+        return Effect.forEach(underGrant, context.cancel, { discard: true }).pipe(
+          Effect.andThen(env.turn.close),
+          Effect.andThen(env.keeper.release)
+        )
       default:
         return context.run("work", work(env, command, context))
     }

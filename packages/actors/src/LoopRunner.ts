@@ -20,7 +20,7 @@ import {
   SyncServiceMachine,
   type SyncStore
 } from "@twinloop/core"
-import { Clock, Effect, Exit, Fiber, Option, PubSub, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
+import { Clock, Effect, Exit, Option, PubSub, Random, Ref, Scope, Stream, SubscriptionRef } from "effect"
 import type { CryptoTurn } from "./CryptoTurn.ts"
 import { EncryptionNews } from "./EncryptionNews.ts"
 import * as ExtensionSync from "./ExtensionSync.ts"
@@ -71,8 +71,6 @@ export interface Env extends Handles {
   readonly view: Ref.Ref<MainLoopMachine.View>
   /** What else must be quiet when the loops don't run. */
   readonly suspendables: ReadonlyArray<Suspendable>
-  /** Ends with the service. */
-  readonly scope: Scope.Scope
 }
 
 /** Does something with a loop if it lives. */
@@ -224,30 +222,22 @@ const suspendOthers = ({ suspendables }: Env) =>
   Effect.forEach(suspendables, (part) => guarded(part, part.suspend), { discard: true })
 
 /**
- * Makes quiet what is used without the loops, too: pushes are resolved and requests are sent while those don't run. Nothing when
- * they run, or are about to. Goes on when who waits for it doesn't, and the next session waits for it.
+ * Has what is used without the loops made quiet, too: pushes are resolved and requests are sent while those don't run. Nothing
+ * when they run, or are about to. `run` does it, so that it goes on when who asked for it doesn't wait, and a session waits.
  */
 export const quietAgain = (env: Env): Effect.Effect<void> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      const isIdle = yield* SubscriptionRef.modify(env.snapshot, (snapshot) =>
-        isOver(snapshot) && snapshot.active.length === 0
-          ? [true, { ...snapshot, active: [RESOURCES] }]
-          : [false, snapshot]
-      )
-      if (!isIdle) return
-      const fiber = yield* Effect.forkIn(Effect.ensuring(suspendOthers(env), ended(env, RESOURCES)), env.scope)
-      yield* restore(Fiber.await(fiber))
-    })
+  SubscriptionRef.update(env.snapshot, (snapshot) =>
+    isOver(snapshot) && snapshot.active.length === 0 ? { ...snapshot, active: [RESOURCES] } : snapshot
   )
+
+const endOthers = (env: Env) => Effect.andThen(suspendOthers(env), ended(env, RESOURCES))
 
 const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable, extension: Scope.Closeable) {
   yield* setActive(false)
   // Side by side, so that a slow part doesn't hold the other up.
   yield* Effect.all([end(env, extension, EXTENSION), end(env, main, MAIN)], { concurrency: "unbounded", discard: true })
   yield* setStatus(env, { main: SyncServiceMachine.stopped, extension: SyncServiceMachine.stopped })
-  yield* suspendOthers(env)
-  yield* ended(env, RESOURCES)
+  yield* endOthers(env)
 })
 
 /** One run of the loops, from the opening until the intent is taken back and everything is quiet. */
@@ -274,7 +264,9 @@ const claim = (env: Env): Effect.Effect<boolean> =>
 /** Follows the intent until interrupted; then everything has ended. */
 export const run = Effect.fnUntraced(function* (env: Env): Effect.fn.Return<never, never, LoopServices> {
   while (true) {
-    yield* awaitSnapshot(env, (snapshot) => SyncServiceMachine.shouldRun(snapshot.intent))
+    yield* awaitSnapshot(env, ({ active, intent }) => SyncServiceMachine.shouldRun(intent) || active.length > 0)
     if (yield* claim(env)) yield* session(env)
+    // Between sessions nothing is active but what `quietAgain` has named.
+    else if ((yield* SubscriptionRef.get(env.snapshot)).active.length > 0) yield* endOthers(env)
   }
 })

@@ -11,7 +11,7 @@
  * Not here: which requests there are (`CryptoEngine`), when (`ExtensionSync.ts`, `Encryption.ts`).
  */
 import { type CryptoEngine, type CryptoError, Homeserver, type HomeserverError, type MatrixEvent } from "@twinloop/core"
-import { Context, Effect, Equal, Layer, Predicate, Result, Semaphore } from "effect"
+import { Context, Effect, Equal, Layer, Predicate, Queue, Result, Semaphore } from "effect"
 import * as CryptoTurn from "./CryptoTurn.ts"
 import * as Metrics from "./Metrics.ts"
 
@@ -33,10 +33,12 @@ export class OutgoingRequests extends Context.Service<
      */
     readonly flush: Effect.Effect<ReadonlyArray<Stayed>, CryptoTurn.TurnError>
     /**
-     * Wants the devices of these users followed, when that is possible: with the next flush, which comes at once if the stream
-     * is this process's. For who is shown and not known.
+     * Wants the devices of these users followed, when that is possible: with the next flush, which comes at once while
+     * `flushWanted` runs. For who is shown and not known.
      */
     want(users: Iterable<MatrixEvent.UserId>): Effect.Effect<void>
+    /** Flushes when somebody is wanted, until interrupted. For whoever owns the stream, as long as he does (invariant I4). */
+    readonly flushWanted: Effect.Effect<never>
     /** Sends these, in order; fails with the first that isn't taken. */
     send(requests: ReadonlyArray<CryptoEngine.OutgoingRequest>): Effect.Effect<void, SendError>
   }
@@ -182,23 +184,23 @@ const make = Effect.gen(function* () {
     return stayed
   })
 
-  const scope = yield* Effect.scope
-  const flushSoon = Effect.forkIn(
-    one.withPermit(flush).pipe(
-      // The extension loop meets the same error, and sees to it.
-      Effect.ignore
-    ),
-    scope
+  // One wake-up is as good as many.
+  const wantedMore = yield* Queue.sliding<void>(1)
+  const flushWanted = Queue.take(wantedMore).pipe(
+    // The extension loop meets the same error, and sees to it.
+    Effect.andThen(Effect.ignore(one.withPermit(flush))),
+    Effect.forever
   )
 
   return OutgoingRequests.of({
     flush: one.withPermit(flush),
     want: (users) =>
-      Effect.gen(function* () {
+      Effect.suspend(() => {
         const before = wanted.size
         for (const user of users) if (wanted.size < WANTED) wanted.add(user)
-        if (wanted.size > before && (yield* turn.isOpen)) yield* flushSoon
+        return wanted.size > before ? Effect.asVoid(Queue.offer(wantedMore, undefined)) : Effect.void
       }),
+    flushWanted,
     send: (requests) => Effect.forEach(requests, deliver, { discard: true })
   })
 })

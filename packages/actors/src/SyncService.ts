@@ -222,7 +222,6 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
       snapshot: yield* SubscriptionRef.make(LoopRunner.initialSnapshot),
       view: yield* Ref.make(MainLoopMachine.emptyView),
       suspendables: yield* Suspendables,
-      scope: yield* Effect.scope,
       main: yield* Ref.make(Option.none<MainSync.MainSync>()),
       extension: yield* Ref.make(Option.none<ExtensionSync.ExtensionSync>())
     }

@@ -337,6 +337,35 @@ describe("SyncService", () => {
       })
     )
 
+    it.effect(
+      "I4: starts when what is made quiet again is quiet, and not before; nor does whoever suspends wait less",
+      () =>
+        Effect.gen(function* () {
+          const world = yield* makeWorld()
+          const used = yield* Latch.make(true)
+          const said: Array<string> = []
+          const say = (what: string) => Effect.sync(() => void said.push(what))
+          const { fibers, service } = yield* startProcess(world, "app", {
+            suspendables: [{ name: "pushes", suspend: Effect.andThen(used.await, say("quiet")), resume: say("used") }]
+          })
+          const idle = yield* fibers
+          yield* service.suspend()
+          yield* used.close
+          const waiting = [yield* Effect.forkChild(service.suspend()), yield* Effect.forkChild(service.suspend())]
+          yield* settle
+          assert.strictEqual(yield* fibers, idle)
+          yield* service.start
+          yield* service.resume()
+          yield* settle
+          assert.deepStrictEqual(said, ["quiet"])
+          yield* used.open
+          for (const one of waiting) assert.isTrue((yield* Fiber.join(one)).quiet)
+          yield* settle
+          assert.deepStrictEqual(said, ["quiet", "quiet", "used"])
+          assert.strictEqual((yield* service.state)._tag, "Running")
+        })
+    )
+
     it.effect("a part that breaks when it is suspended or resumed keeps nobody from ending or starting", () =>
       Effect.gen(function* () {
         const world = yield* makeWorld()

@@ -2,11 +2,15 @@ import { assert, describe, it } from "@effect/vitest"
 import type { SyncStore } from "@twinloop/core"
 import { Effect, Schema } from "effect"
 import { SyncSim } from "../src/testing/index.ts"
+import clockSetBack from "./sim/clock-set-back-under-a-lease-that-stays.json" with { type: "json" }
+import keyOfFailure from "./sim/key-of-a-commit-that-seems-to-fail.json" with { type: "json" }
 import keyWhileDiskFails from "./sim/key-of-another-while-the-disk-fails.json" with { type: "json" }
 import keyOfAnother from "./sim/key-of-another-while-the-disk-is-full.json" with { type: "json" }
 import leaveFullDisk from "./sim/leave-full-disk.json" with { type: "json" }
 import releaseFullDisk from "./sim/release-full-disk.json" with { type: "json" }
 import startDuringOutage from "./sim/start-during-an-outage.json" with { type: "json" }
+import stoppedWhileAsking from "./sim/stopped-while-keys-are-asked.json" with { type: "json" }
+import suspendedFrozen from "./sim/suspended-while-frozen.json" with { type: "json" }
 import suspendedTwice from "./sim/suspended-twice-with-a-push.json" with { type: "json" }
 import twoDead from "./sim/two-dead-in-the-way.json" with { type: "json" }
 
@@ -18,6 +22,10 @@ const regressions: { readonly [name: string]: unknown } = {
   "a key that another process brings while a full disk keeps the lease away": keyOfAnother,
   "a key that another process brings while a failing disk keeps the lease away": keyWhileDiskFails,
   "a dead owner and a dead process in the queue, which send a push to and fro": twoDead,
+  "a key that comes with a commit which is told to have failed": keyOfFailure,
+  "an application that is stopped while it asks for the keys of somebody who is shown": stoppedWhileAsking,
+  "an application that is suspended several times while it is frozen": suspendedFrozen,
+  "a clock that is set back under a lease which a full disk doesn't let go": clockSetBack,
   "a process that starts while the homeserver is away": startDuringOutage
 }
 

@@ -4,6 +4,7 @@ import type { Blocker } from "../src/lease/Lease.ts"
 import type { EphemeralEvent, StateEvent, TimelineEvent } from "../src/matrix/MatrixEvent.ts"
 import type { SyncResponse } from "../src/matrix/SlidingSync.ts"
 import type { NotificationRequest, NotificationResult } from "../src/notification/NotificationItem.ts"
+import * as NotificationFetchMachine from "../src/notification/NotificationFetchMachine.ts"
 import * as NotificationMachine from "../src/notification/NotificationMachine.ts"
 import type { Room } from "../src/rooms/Room.ts"
 import type { Decryption } from "../src/sync/EventDecryptor.ts"
@@ -157,7 +158,7 @@ describe("NotificationMachine looks for an event", () => {
     const machine = drive(push(1))
     machine.feed(nothingStored, synced(told([])))
     const [second] = machine.send(refused(1))
-    assert.isTrue(second?._tag === "Sync" && second.request.timeoutMillis === NotificationMachine.POLL_MILLIS)
+    assert.isTrue(second?._tag === "Sync" && second.request.timeoutMillis === NotificationFetchMachine.POLL_MILLIS)
     assert.deepStrictEqual(tags(machine.send(synced())), ["Sync"])
     assert.deepStrictEqual(machine.send(synced()), [asksContext(1)])
     assert.deepStrictEqual(machine.send(refused(1)), [])
@@ -297,6 +298,14 @@ describe("NotificationMachine decrypts", () => {
     const machine = wantsKey(push(1))
     assert.deepStrictEqual(tags(machine.send({ _tag: "LeaseFailed", ...failed("store") })), ["WaitForLease"])
     assert.deepStrictEqual(tags(machine.send({ _tag: "KeysCommitted" })), ["Decrypt"])
+    machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: decrypted(secret(1)) })
+    assert.strictEqual(machine.result(1)?._tag, "Event")
+  })
+
+  it("I7: tries an event again when an iteration failed: a commit that is told to have failed may have brought its key", () => {
+    const machine = wantsKey(push(1))
+    machine.send({ _tag: "LeaseTaken" })
+    assert.sameMembers(tags(machine.send({ _tag: "IterateFailed", ...failed("store") })), ["WaitForKeys", "Decrypt"])
     machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: decrypted(secret(1)) })
     assert.strictEqual(machine.result(1)?._tag, "Event")
   })

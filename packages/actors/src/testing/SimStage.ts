@@ -117,6 +117,8 @@ export interface Stage {
   readonly forNextNotifier: Array<(process: Process, ports: SimPorts) => void>
   processes: number
   hostSkewMillis: number
+  /** Leases that were over before the host's clock was set back to a time at which they were not. */
+  readonly revived: Set<string>
   /** Until when, at least, the homeserver can't be asked. */
   outageUntil: number
 }
@@ -134,12 +136,30 @@ export const within = <A, E>({ context }: Pick<Process, "context">, effect: Effe
 export const goOn = (yields: number): Effect.Effect<void> =>
   yields === 0 ? Effect.void : Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: yields }))
 
-/** Whether the extension stream is a process's; a lease that is over is nobody's. */
-export const ownsLease = Effect.fnUntraced(function* ({ hostSkewMillis, now, world }: Stage, process: Process) {
-  const { rows } = yield* Effect.orDie(world.leases.inspect(ExtensionLoopMachine.EXTENSION_LEASE))
+const leaseName = ({ expiresAtMillis, holder }: Lease.LeaseRow): string => `${holder} ${expiresAtMillis}`
+
+const leaseRows = ({ world }: Stage) =>
+  Effect.map(Effect.orDie(world.leases.inspect(ExtensionLoopMachine.EXTENSION_LEASE)), ({ rows }) => rows)
+
+const hostMillis = ({ hostSkewMillis, now }: Stage): number => START_MILLIS + hostSkewMillis + now()
+
+/** Whether the extension stream is a process's; a lease that is over, or once was, is nobody's. */
+export const ownsLease = Effect.fnUntraced(function* (stage: Stage, process: Process) {
   const { self } = Context.get(process.context, Wake)
-  const nowMillis = START_MILLIS + hostSkewMillis + now()
-  return rows.some((row) => row.peer.pid === self.pid && Lease.isHeld(row, nowMillis))
+  const nowMillis = hostMillis(stage)
+  return (yield* leaseRows(stage)).some(
+    (row) => row.peer.pid === self.pid && Lease.isHeld(row, nowMillis) && !stage.revived.has(leaseName(row))
+  )
+})
+
+/** Sets the clock of the host, and so of all its processes. */
+export const stepHostClock = Effect.fnUntraced(function* (stage: Stage, millis: number) {
+  const before = hostMillis(stage)
+  stage.hostSkewMillis += millis
+  const after = hostMillis(stage)
+  for (const row of yield* leaseRows(stage))
+    if (!Lease.isHeld(row, before) && Lease.isHeld(row, after)) stage.revived.add(leaseName(row))
+  for (const process of yield* livingProcesses(stage)) yield* process.stepClock(millis)
 })
 
 export const livingPlayers = (stage: Stage) =>

@@ -16,12 +16,12 @@ import {
   goOn,
   isEncryptedAt,
   livingNotifiers,
-  livingProcesses,
   type Notifier,
   type Player,
   roomAt,
   ROLES,
   type Stage,
+  stepHostClock,
   within
 } from "./SimStage.ts"
 import type { Process, World } from "./Simulation.ts"
@@ -303,13 +303,7 @@ const actOnWorld = (stage: Stage, action: Exclude<Action, { readonly who: Player
       })
     case "StepClock":
       record.hit("clockStepped", "")
-      stage.hostSkewMillis += action.millis
-      return Effect.andThen(
-        disturbAll(stage, now()),
-        Effect.flatMap(livingProcesses(stage), (living) =>
-          Effect.forEach(living, (process) => process.stepClock(action.millis), { discard: true })
-        )
-      )
+      return Effect.andThen(disturbAll(stage, now()), stepHostClock(stage, action.millis))
     case "Outage":
       record.hit("outage", "")
       stage.outageUntil = Math.max(stage.outageUntil, now() + action.millis)

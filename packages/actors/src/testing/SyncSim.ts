@@ -200,6 +200,7 @@ const makeStage = Effect.fnUntraced(function* ({ steps }: Schedule, sabotage: Sa
     forNextNotifier: [],
     processes: 0,
     hostSkewMillis: 0,
+    revived: new Set(),
     outageUntil: -1
   }
   for (let room = 0; room < ROOMS; room++) yield* act(stage, { _tag: "NewRoom" })

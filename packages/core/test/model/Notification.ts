@@ -112,7 +112,10 @@ const takeIn = (at: At, system: System, input: NotificationInput): readonly [Sys
     }
     default: {
       const [keys, commands] = rules.keysStep(config, process.keys, input, needOf(process))
-      const mayHaveCome = input._tag === "Iterated" || (input._tag === "OwnerWatched" && rules.triesWhenWatched)
+      const mayHaveCome =
+        input._tag === "Iterated" ||
+        (input._tag === "IterateFailed" && input.failure.class === "store") ||
+        (input._tag === "OwnerWatched" && rules.triesWhenWatched)
       const next = decided(system, index, keys)
       return [mayHaveCome ? retry(next, index) : next, commands]
     }
