@@ -527,10 +527,18 @@ const quiet: ReadonlyArray<Mutant> = [
     tests: core("NotificationMachine")
   },
   {
+    id: "key-that-came-before-the-lease-unseen",
+    file: "packages/core/src/notification/NotificationMachine.ts",
+    find: 'case "LeaseTaken":\n    case "OwnerWatched"',
+    replace: 'case "OwnerWatched"',
+    breaks: "I7",
+    tests: core("NotificationMachine")
+  },
+  {
     id: "dead-holder-forgotten-for-a-dead-waiter",
     file: "packages/core/src/notification/NotificationKeysMachine.ts",
-    find: "dead: gone?.dead === undefined ? dead : [...dead, gone.dead]",
-    replace: "dead: gone?.dead === undefined ? dead : [gone.dead]",
+    find: "[...dead, gone.dead].slice(-DEAD_KEPT)",
+    replace: "[gone.dead]",
     breaks: "I10",
     tests: core("NotificationKeysMachine")
   },
@@ -545,9 +553,9 @@ const quiet: ReadonlyArray<Mutant> = [
   {
     id: "deadline-of-suspend-ignored",
     file: "packages/actors/src/SyncService.ts",
-    find: "Effect.timeoutOption(Effect.andThen(awaitQuiet(env), more), deadline)",
+    find: "Effect.timeoutOption(Effect.andThen(awaitQuiet(env), again), deadline)",
     replace:
-      "Effect.timeoutOption(Effect.andThen(awaitQuiet(env), more), `${Math.max(1, String(deadline).length)} hours`)",
+      "Effect.timeoutOption(Effect.andThen(awaitQuiet(env), again), `${Math.max(1, String(deadline).length)} hours`)",
     breaks: "I4",
     tests: actors("SyncServiceFaults")
   },
@@ -562,8 +570,8 @@ const quiet: ReadonlyArray<Mutant> = [
   {
     id: "second-suspension-waits-for-nothing",
     file: "packages/actors/src/SyncService.ts",
-    find: "SyncServiceMachine.shouldRun(intent) ? Effect.void : again",
-    replace: "SyncServiceMachine.shouldRun(intent) ? again : Effect.void",
+    find: "const again = isInSession ? Effect.void : Effect.andThen(LoopRunner.quietAgain(env), awaitQuiet(env))",
+    replace: "const again = Effect.void",
     breaks: "I4",
     tests: actors("SyncService", "SyncSim")
   },

@@ -4,7 +4,9 @@ import type { Notes } from "./Document.ts"
 export const notes: Notes = {
   simulation: `Found and fixed (I4): a suspended service called itself quiet while a full disk had kept it from releasing its lease; a full disk kept a place in the queue of the
 lease; a second suspension called itself quiet while a push was still being resolved. (I6) An open timeline kept the old token of a gap that had
-moved. (I7) A process that a full or failing disk kept from the lease did not look for the key that another one had brought until it tried the lease again. (I10) A push
+moved. (I7) A process that had to wait to try the lease again did not look meanwhile for the key that another one had
+brought; nor did one whose commit had seemed to fail look for what it had brought. (I4) A stopped service let a request for somebody's keys go on; one that was suspended while it was frozen said
+a moment too early that it was quiet. (I10) A push
 that met a dead owner and a dead process in the queue remembered one of them at a time, and tried the lease in a hot loop until one of their leases ran out. One checker did not
 know of an outage that had begun before a process did. The schedules that showed them are in \`packages/actors/test/sim\`, and are played by \`npm test\`.`,
   mutants: `Of the first 98 faults seven were noticed by nothing, and got a test each.`,

@@ -7,7 +7,7 @@
  *
  * Other processes of the host that watch this one are told when it has committed news, by a signal.
  *
- * Invariants: I4 (nobody that follows the loops looks at the store while they don't run), I6 (news are read from the store, so they are
+ * Invariants: I4 (while the loops don't run, nobody looks at the store but who is at work without them), I6 (news are read from the store, so they are
  * committed), I10 (news are read by pages; who has missed more than is kept is told so).
  *
  * Not here: what follows from a piece of news (`Rooms.ts`).
@@ -40,7 +40,7 @@ export class EncryptionNews extends Context.Service<
   {
     /** For who commits: this process has committed news. */
     readonly committed: Effect.Effect<void>
-    /** For the service: its loops run, or have ended. While they have, nobody looks at the store for other processes' news. */
+    /** For the service: its loops run, or have ended. While they have, `follow` looks for no news. */
     setActive(active: boolean): Effect.Effect<void>
     /**
      * Watches another process for what it commits, until the scope closes: its news are followed within a millisecond then, and
@@ -68,10 +68,10 @@ const make = Effect.gen(function* () {
   const active = yield* Latch.make(true)
   // One wake-up is as good as many: what there is stands in the store.
   const commits = yield* Effect.acquireRelease(PubSub.sliding<void>(1), PubSub.shutdown)
-  const soon = Effect.sleep(config.waitPollMillis)
-  const soonWhileActive = active.await.pipe(Effect.andThen(soon), Effect.andThen(active.await))
+  const nextLook = Effect.sleep(config.waitPollMillis)
 
-  const followUntil = Effect.fnUntraced(function* (nextLook: Effect.Effect<void>) {
+  /** Looks at the store only when `isAllowed` is done. */
+  const followWhen = Effect.fnUntraced(function* (isAllowed: Effect.Effect<void>) {
     // Subscribed before the first look: a commit between the look and the wait ends the wait.
     const wakeUps = yield* PubSub.subscribe(commits)
     let { last } = yield* patient(store.encryptionNewsKept)
@@ -84,9 +84,11 @@ const make = Effect.gen(function* () {
       return [...missed, ...entries.map(({ news }): News => news)]
     })
     const next = Effect.gen(function* () {
+      yield* isAllowed
       let news = yield* look
       while (news.length === 0) {
         yield* Effect.raceFirst(PubSub.take(wakeUps), nextLook)
+        yield* isAllowed
         news = yield* look
       }
       return news
@@ -109,7 +111,7 @@ const make = Effect.gen(function* () {
     committed: Effect.andThen(told, wake.notify(TOPIC)),
     watch,
     setActive: (isActive) => Effect.asVoid(isActive ? active.open : active.close),
-    follow: followUntil(soonWhileActive),
-    followAlways: followUntil(soon)
+    follow: followWhen(active.await),
+    followAlways: followWhen(Effect.void)
   })
 })

@@ -56,7 +56,8 @@ export const initialSnapshot: Snapshot = {
 
 const MAIN = "the main loop"
 const EXTENSION = "the extension loop and its lease"
-const RESOURCES = "closing sockets and other resources"
+/** Until the first of them is at it, which has a name. */
+const RESOURCES = "the other parts"
 
 /** The living loops, if any; each may be between two lives (`Supervised`). */
 export interface Handles {
@@ -202,10 +203,13 @@ const watch = Effect.fnUntraced(function* (env: Env) {
   }
 })
 
-/** An integrator's part that breaks must not keep the loops from ending, or from ever starting again. */
+/**
+ * An integrator's part that breaks, or ends as interrupted when nobody interrupted it, must not keep the loops from ending, or
+ * from ever starting again.
+ */
 const guarded = (part: Suspendable, effect: Effect.Effect<void>): Effect.Effect<void> =>
-  Effect.catchDefect(effect, (defect) =>
-    Effect.logError(`"${part.name}" met a defect when it was suspended or resumed. The loops go on without it.`, defect)
+  Effect.catchCause(effect, (cause) =>
+    Effect.logError(`"${part.name}" met a defect when it was suspended or resumed. The loops go on without it.`, cause)
   )
 
 /** Ends one part and takes it off the record. */
@@ -218,8 +222,17 @@ const setActive = Effect.fnUntraced(function* (active: boolean) {
   yield* (yield* EncryptionNews).setActive(active)
 })
 
-const suspendOthers = ({ suspendables }: Env) =>
-  Effect.forEach(suspendables, (part) => guarded(part, part.suspend), { discard: true })
+const setRecord = (env: Env, active: ReadonlyArray<string>): Effect.Effect<void> =>
+  SubscriptionRef.update(env.snapshot, (snapshot) => ({ ...snapshot, active }))
+
+/** Makes the other parts quiet, one after the other; the one that it is at is on the record. */
+const endOthers = (env: Env): Effect.Effect<void> =>
+  Effect.forEach(env.suspendables, (part) => Effect.andThen(setRecord(env, [part.name]), guarded(part, part.suspend)), {
+    discard: true
+  }).pipe(Effect.andThen(setRecord(env, [])))
+
+/** Whether a session is there that has yet to make the other parts quiet. */
+export const isInSession = ({ active }: Snapshot): boolean => active.includes(MAIN) || active.includes(EXTENSION)
 
 /**
  * Has what is used without the loops made quiet, too: pushes are resolved and requests are sent while those don't run. Nothing
@@ -229,8 +242,6 @@ export const quietAgain = (env: Env): Effect.Effect<void> =>
   SubscriptionRef.update(env.snapshot, (snapshot) =>
     isOver(snapshot) && snapshot.active.length === 0 ? { ...snapshot, active: [RESOURCES] } : snapshot
   )
-
-const endOthers = (env: Env) => Effect.andThen(suspendOthers(env), ended(env, RESOURCES))
 
 const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable, extension: Scope.Closeable) {
   yield* setActive(false)
@@ -242,11 +253,11 @@ const endSession = Effect.fnUntraced(function* (env: Env, main: Scope.Closeable,
 
 /** One run of the loops, from the opening until the intent is taken back and everything is quiet. */
 const session = Effect.fnUntraced(function* (env: Env) {
-  yield* Effect.forEach([...env.suspendables].reverse(), (part) => guarded(part, part.resume), { discard: true })
-  yield* setActive(true)
   const main = yield* Scope.make()
   const extension = yield* Scope.make()
   yield* Effect.gen(function* () {
+    yield* Effect.forEach([...env.suspendables].reverse(), (part) => guarded(part, part.resume), { discard: true })
+    yield* setActive(true)
     yield* Effect.forkIn(runMain(env), main)
     yield* Effect.forkIn(runExtension(env), extension)
     yield* watch(env)

@@ -380,6 +380,8 @@ const interpret =
         return run(context, "keys", expirePosition(resolution))
       case "WaitForLease":
         return run(context, "keys", waitForLease(resolution, command.millis, context))
+      case "StopWaiting":
+        return context.cancel("keys")
       case "WaitForKeys":
         return wait(context, "keys", command.millis, { _tag: "KeysWaited" })
       case "ReleaseLease":

@@ -78,9 +78,9 @@ export class SyncService extends Context.Service<
   {
     /** Starts the loops, unless suspended. After `Terminal`, tries again. Starting twice is starting once. */
     readonly start: Effect.Effect<void>
-    /** Ends the loops. Stopping twice is stopping once. */
+    /** Ends the loops, and waits for what the application does without them, such as resolving a push. */
     stop(options?: StopOptions): Effect.Effect<StopReport>
-    /** Ends the loops until `resume`, whether started or not; and what the application does without them, such as resolving a push. */
+    /** The same until `resume`, whether started or not. */
     suspend(options?: SuspendOptions): Effect.Effect<StopReport>
     /** Takes back one party's suspension; the loops run again when nobody else suspends. */
     resume(options?: { readonly by?: string }): Effect.Effect<void>
@@ -134,16 +134,22 @@ const intend = (env: LoopRunner.Env, change: (intent: SyncServiceMachine.Intent)
 
 const awaitQuiet = (env: LoopRunner.Env) => LoopRunner.awaitSnapshot(env, ({ active }) => active.length === 0)
 
-/** Takes the intent back, waits for quiet until the deadline, and says what has not ended. */
+/**
+ * Takes the intent back, waits for quiet until the deadline, and says what has not ended. Unless a session ends now, what was
+ * used since the last one has ended is made quiet again: a push that is being resolved may own the stream (invariant I4).
+ */
 const quieten = Effect.fnUntraced(function* (
   env: LoopRunner.Env,
   change: (intent: SyncServiceMachine.Intent) => SyncServiceMachine.Intent,
-  deadline: Duration.Input,
-  more: Effect.Effect<void> = Effect.void
+  deadline: Duration.Input
 ) {
   const startedAt = yield* Clock.currentTimeMillis
-  yield* intend(env, change)
-  yield* Effect.timeoutOption(Effect.andThen(awaitQuiet(env), more), deadline)
+  const isInSession = yield* SubscriptionRef.modify(env.snapshot, (snapshot) => [
+    LoopRunner.isInSession(snapshot),
+    { ...snapshot, intent: change(snapshot.intent) }
+  ])
+  const again = isInSession ? Effect.void : Effect.andThen(LoopRunner.quietAgain(env), awaitQuiet(env))
+  yield* Effect.timeoutOption(Effect.andThen(awaitQuiet(env), again), deadline)
   const { active } = yield* SubscriptionRef.get(env.snapshot)
   const report: StopReport = {
     quiet: active.length === 0,
@@ -152,17 +158,6 @@ const quieten = Effect.fnUntraced(function* (
   }
   return report
 })
-
-/**
- * Quiet until resumed. Where the loops were not meant to run, what was used since they have ended is made quiet again: a push
- * that is being resolved may own the stream (invariant I4).
- */
-const suspend = (env: LoopRunner.Env, by: string, deadline: Duration.Input) =>
-  Effect.flatMap(SubscriptionRef.get(env.snapshot), ({ intent }) => {
-    const again = Effect.andThen(LoopRunner.quietAgain(env), awaitQuiet(env))
-    const more = SyncServiceMachine.shouldRun(intent) ? Effect.void : again
-    return quieten(env, (wanted) => SyncServiceMachine.suspend(wanted, by), deadline, more)
-  })
 
 /**
  * Forgets both connections' positions. Nothing of ours runs meanwhile, unless a loop can't be ended in time: the commit of
@@ -233,7 +228,8 @@ const make: Effect.Effect<SyncService["Service"], never, LoopRunner.LoopServices
     return SyncService.of({
       start: Effect.andThen(intend(env, SyncServiceMachine.start), restartFailed(env)),
       stop: (options) => quieten(env, SyncServiceMachine.stop, deadlineOf(options)),
-      suspend: (options) => suspend(env, options?.by ?? APP, deadlineOf(options)),
+      suspend: (options) =>
+        quieten(env, (intent) => SyncServiceMachine.suspend(intent, options?.by ?? APP), deadlineOf(options)),
       resume: (options) => intend(env, (intent) => SyncServiceMachine.resume(intent, options?.by ?? APP)),
       expireSessions: oneAtATime.withPermit(expireSessions(env, store, config)),
       setWindow: (window) => changeView(env, () => ({ window })),

@@ -72,15 +72,25 @@ describe("EncryptionNews", () => {
     })
   )
 
-  it.effect("tells also while this process's own loops don't run, without looking at the store by itself", () =>
-    Effect.gen(function* () {
-      const { commit, next, reader, watch } = yield* setUp
-      yield* reader.news.setActive(false)
-      yield* watch
-      const waiting = yield* next
-      yield* commit("a")
-      assert.deepStrictEqual(yield* Fiber.join(waiting), [key("a")])
-    })
+  it.effect(
+    "I4: while this process's own loops don't run, tells only who follows always, and the others afterwards",
+    () =>
+      Effect.gen(function* () {
+        const { commit, next, reader, watch } = yield* setUp
+        const always = yield* reader.news.followAlways
+        yield* reader.news.setActive(false)
+        yield* watch
+        const resting = yield* next
+        const waiting = yield* Effect.forkScoped(always.next)
+        yield* settle
+        yield* commit("a")
+        assert.deepStrictEqual(yield* Fiber.join(waiting), [key("a")])
+        yield* advance(10 * waitPollMillis)
+        assert.isUndefined(resting.pollUnsafe())
+        yield* reader.news.setActive(true)
+        yield* advance(waitPollMillis)
+        assert.deepStrictEqual(yield* Fiber.join(resting), [key("a")])
+      })
   )
 
   it.effect("who follows always looks at the store also while the loops don't run, and who follows them doesn't", () =>

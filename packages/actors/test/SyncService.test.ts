@@ -92,7 +92,7 @@ describe("SyncService", () => {
       })
     )
 
-    it.effect("I4: when stop returns, everything is quiet; stopping twice is stopping once", () =>
+    it.effect("I4: when stop returns, everything is quiet; stopping again makes quiet again", () =>
       Effect.gen(function* () {
         const { process, service, suspended, world } = yield* setUp
         const idle = yield* process.fibers
@@ -107,19 +107,17 @@ describe("SyncService", () => {
         yield* settle
         yield* assertQuiet(world, process, idle)
 
-        assert.isTrue((yield* service.stop()).quiet)
-        assert.lengthOf(
-          suspended.filter((line) => line.startsWith("suspend")),
-          2
-        )
+        assert.deepStrictEqual(yield* service.stop(), { quiet: true, tookMillis: 0, unfinished: [] })
+        const twice = ["suspend sockets", "suspend listeners", "suspend sockets", "suspend listeners"]
+        assert.deepStrictEqual(suspended.slice(-4), twice)
       })
     )
 
-    it.effect("stopping what was never started is nothing", () =>
+    it.effect("I4: stopping what was never started makes quiet what was used without the loops", () =>
       Effect.gen(function* () {
         const { service, suspended, world } = yield* setUp
         assert.isTrue((yield* service.stop()).quiet)
-        assert.deepStrictEqual(suspended, [])
+        assert.deepStrictEqual(suspended, ["suspend sockets", "suspend listeners"])
         assert.lengthOf(yield* world.sim.requests, 0)
       })
     )
@@ -337,50 +335,85 @@ describe("SyncService", () => {
       })
     )
 
+    it.effect("I4: makes quiet again without a fiber of its own, and starts after that", () =>
+      Effect.gen(function* () {
+        const world = yield* makeWorld()
+        const used = yield* Latch.make(true)
+        const said: Array<string> = []
+        const say = (what: string) => Effect.sync(() => void said.push(what))
+        const { fibers, service } = yield* startProcess(world, "app", {
+          suspendables: [{ name: "pushes", suspend: Effect.andThen(used.await, say("quiet")), resume: say("used") }]
+        })
+        const idle = yield* fibers
+        yield* service.suspend()
+        yield* used.close
+        const waiting = [yield* Effect.forkChild(service.suspend()), yield* Effect.forkChild(service.suspend())]
+        yield* settle
+        assert.strictEqual(yield* fibers, idle)
+        yield* service.start
+        yield* service.resume()
+        yield* settle
+        assert.deepStrictEqual(said, ["quiet"])
+        yield* used.open
+        for (const one of waiting) assert.isTrue((yield* Fiber.join(one)).quiet)
+        yield* settle
+        assert.deepStrictEqual(said, ["quiet", "quiet", "used"])
+        assert.strictEqual((yield* service.state)._tag, "Running")
+      })
+    )
+
     it.effect(
-      "I4: starts when what is made quiet again is quiet, and not before; nor does whoever suspends wait less",
+      "I4: waits for a part that is used again while another one is still made quiet, whatever was wanted since",
       () =>
         Effect.gen(function* () {
           const world = yield* makeWorld()
-          const used = yield* Latch.make(true)
-          const said: Array<string> = []
-          const say = (what: string) => Effect.sync(() => void said.push(what))
-          const { fibers, service } = yield* startProcess(world, "app", {
-            suspendables: [{ name: "pushes", suspend: Effect.andThen(used.await, say("quiet")), resume: say("used") }]
+          const pushes = yield* Latch.make(true)
+          const log = yield* Latch.make(false)
+          const { service } = yield* startProcess(world, "app", {
+            suspendables: [
+              { name: "pushes", suspend: pushes.await, resume: Effect.void },
+              { name: "log", suspend: log.await, resume: Effect.void }
+            ]
           })
-          const idle = yield* fibers
-          yield* service.suspend()
-          yield* used.close
-          const waiting = [yield* Effect.forkChild(service.suspend()), yield* Effect.forkChild(service.suspend())]
-          yield* settle
-          assert.strictEqual(yield* fibers, idle)
           yield* service.start
+          yield* settle
+          const first = yield* Effect.forkChild(service.suspend())
+          yield* settle
           yield* service.resume()
+          // A push begins, which the first suspension has passed.
+          yield* pushes.close
+          const second = yield* Effect.forkChild(service.suspend())
           yield* settle
-          assert.deepStrictEqual(said, ["quiet"])
-          yield* used.open
-          for (const one of waiting) assert.isTrue((yield* Fiber.join(one)).quiet)
+          yield* log.open
           yield* settle
-          assert.deepStrictEqual(said, ["quiet", "quiet", "used"])
-          assert.strictEqual((yield* service.state)._tag, "Running")
+          assert.isTrue((yield* Fiber.join(first)).quiet)
+          assert.isUndefined(second.pollUnsafe())
+          yield* pushes.open
+          assert.isTrue((yield* Fiber.join(second)).quiet)
         })
     )
 
-    it.effect("a part that breaks when it is suspended or resumed keeps nobody from ending or starting", () =>
-      Effect.gen(function* () {
-        const world = yield* makeWorld()
-        const broken = Effect.die(new Error("a bug of the integrator"))
-        const process = yield* startProcess(world, "app", {
-          suspendables: [{ name: "broken", suspend: broken, resume: broken }]
+    it.effect(
+      "a part that breaks or is interrupted as it is suspended or resumed keeps nobody from ending or starting",
+      () =>
+        Effect.gen(function* () {
+          const world = yield* makeWorld()
+          const broken = Effect.die(new Error("a bug of the integrator"))
+          const process = yield* startProcess(world, "app", {
+            suspendables: [
+              { name: "broken", suspend: broken, resume: broken },
+              { name: "interrupted", suspend: Effect.interrupt, resume: Effect.interrupt }
+            ]
+          })
+          for (let n = 0; n < 2; n++) {
+            yield* process.service.start
+            yield* settle
+            assert.strictEqual(yield* world.sim.inFlight(), 2)
+            assert.isTrue((yield* process.service.suspend()).quiet)
+            assert.isTrue((yield* process.service.suspend()).quiet)
+            yield* process.service.resume()
+          }
         })
-        for (let n = 0; n < 2; n++) {
-          yield* process.service.start
-          yield* settle
-          assert.strictEqual(yield* world.sim.inFlight(), 2)
-          assert.isTrue((yield* process.service.suspend()).quiet)
-          yield* process.service.resume()
-        }
-      })
     )
   })
 

@@ -461,7 +461,7 @@ describe("SyncService under faults", () => {
         const stopping = yield* Effect.forkChild(process.service.stop())
         yield* advance("5 seconds")
         const report = yield* Effect.flatten(Effect.fromNullishOr(stopping.pollUnsafe()))
-        assert.deepStrictEqual(report.unfinished, ["closing sockets and other resources"])
+        assert.deepStrictEqual(report.unfinished, ["sockets"])
         yield* gate.open
         yield* settle
         assert.isTrue((yield* process.service.stop()).quiet)

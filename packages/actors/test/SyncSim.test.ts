@@ -20,7 +20,7 @@ const regressions: { readonly [name: string]: unknown } = {
   "a lease that a full disk doesn't let go": releaseFullDisk,
   "a push that an application resolves while it is suspended, and is suspended again": suspendedTwice,
   "a key that another process brings while a full disk keeps the lease away": keyOfAnother,
-  "a key that another process brings while a failing disk keeps the lease away": keyWhileDiskFails,
+  "a key that another process brings while a push waits to try the lease again": keyWhileDiskFails,
   "a dead owner and a dead process in the queue, which send a push to and fro": twoDead,
   "a key that comes with a commit which is told to have failed": keyOfFailure,
   "an application that is stopped while it asks for the keys of somebody who is shown": stoppedWhileAsking,

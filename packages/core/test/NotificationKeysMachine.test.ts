@@ -219,6 +219,14 @@ describe("NotificationKeysMachine", () => {
     assert.deepStrictEqual(commands, [0, 0, 0, 375, 750, 1_500])
   })
 
+  it("stops waiting for the lease when nothing is needed any more", () => {
+    const machine = drive()
+    machine.consider()
+    machine.send({ _tag: "LeaseFailed", ...failed("store") })
+    assert.deepStrictEqual(machine.consider({ awaiting: 0 }), [{ _tag: "StopWaiting" }])
+    assert.isFalse(machine.isAtWork())
+  })
+
   it("stops watching when nothing is needed any more", () => {
     const machine = drive()
     machine.consider()

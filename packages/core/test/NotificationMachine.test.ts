@@ -271,7 +271,8 @@ describe("NotificationMachine decrypts", () => {
 
   it("tries the stream when the key isn't there, and again with what an iteration brought", () => {
     const machine = wantsKey(push(1))
-    assert.deepStrictEqual(tags(machine.send({ _tag: "LeaseTaken" })), ["WatchGrant", "Iterate"])
+    machine.send({ _tag: "LeaseTaken" })
+    machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: missingKey() })
     const commands = machine.send({ _tag: "Iterated", tookMillis: 1, heldMillis: 0, isEmpty: false })
     assert.deepStrictEqual(tags(commands), ["SendOutgoing", "Decrypt"])
     machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: decrypted(secret(1)) })
@@ -302,9 +303,18 @@ describe("NotificationMachine decrypts", () => {
     assert.strictEqual(machine.result(1)?._tag, "Event")
   })
 
+  it("I7: tries an event again when it has the lease, before which others may have committed its key", () => {
+    const machine = wantsKey(push(1))
+    assert.sameMembers(tags(machine.send({ _tag: "LeaseTaken" })), ["WatchGrant", "Iterate", "Decrypt"])
+    machine.send({ _tag: "IterateFailed", ...failed("network") })
+    machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: decrypted(secret(1)) })
+    assert.strictEqual(machine.result(1)?._tag, "Event")
+  })
+
   it("I7: tries an event again when an iteration failed: a commit that is told to have failed may have brought its key", () => {
     const machine = wantsKey(push(1))
     machine.send({ _tag: "LeaseTaken" })
+    machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: missingKey() })
     assert.sameMembers(tags(machine.send({ _tag: "IterateFailed", ...failed("store") })), ["WaitForKeys", "Decrypt"])
     machine.send({ _tag: "DecryptAnswered", key: keyOf(1), decryption: decrypted(secret(1)) })
     assert.strictEqual(machine.result(1)?._tag, "Event")

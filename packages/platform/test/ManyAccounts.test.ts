@@ -82,6 +82,8 @@ describe("Twinloop, several accounts in one process", () => {
         yield* alice.wake
         yield* alice.quiet
         assert.strictEqual(closed, 3)
+        yield* alice.quiet
+        assert.strictEqual(closed, 4, "who has not woken may have used them all the same")
       }).pipe(Effect.scoped, Effect.provide(Layer.provide(HttpUsers.layer, sockets)))
     })
   )

@@ -40,7 +40,7 @@ describe("Twinloop.layer", () => {
           while (server.asked(unstablePath).length < 3) await server.next(unstablePath)
         })
         const late = yield* service.suspend({ deadline: 50 })
-        assert.deepStrictEqual(late.unfinished, ["closing sockets and other resources"])
+        assert.deepStrictEqual(late.unfinished, ["pushes that are being resolved"])
         yield* Fiber.interrupt(resolving)
         const quiet = yield* service.suspend()
         assert.deepStrictEqual({ quiet: quiet.quiet, unfinished: quiet.unfinished }, { quiet: true, unfinished: [] })

@@ -5,11 +5,11 @@
  * made of memory that is outdated, breaks invariant I5 and is written down. Using outdated memory without committing is
  * allowed: a process that was frozen can't know, and the fence refuses what it makes of it.
  */
-import { CryptoEngine, type CryptoError } from "@twinloop/core"
+import { CryptoEngine, type CryptoError, type MatrixEvent } from "@twinloop/core"
 import { Effect, Layer } from "effect"
 import type { World } from "./Simulation.ts"
 
-type Step = "reload" | "receive" | "committed" | "outgoing" | "markSent"
+type Step = "reload" | "receive" | "committed" | "outgoing" | "markSent" | "track"
 
 const KEY = new Uint8Array([1])
 
@@ -25,6 +25,8 @@ export interface ScriptedEngine {
   readonly batches: Array<CryptoEngine.ReceiveBatch>
   /** Ids of requests whose answers were taken. */
   readonly sent: Array<string>
+  /** Users whose devices are followed. */
+  readonly tracked: Array<MatrixEvent.UserId>
   readonly violations: Array<string>
   /** Requests to be sent; a taken answer removes one. */
   readonly queue: Array<CryptoEngine.OutgoingRequest>
@@ -42,6 +44,7 @@ export const makeEngine = (world: World): ScriptedEngine => {
     reloads: [],
     batches: [],
     sent: [],
+    tracked: [],
     violations: [],
     queue: []
   }
@@ -101,7 +104,12 @@ export const makeEngine = (world: World): ScriptedEngine => {
         engine.queue.splice(engine.queue.indexOf(request), 1)
         return { value: undefined, writes, news: [] }
       }),
-    track: () => unscripted,
+    track: (_fence, users) =>
+      Effect.gen(function* () {
+        yield* play("track")
+        engine.tracked.push(...users)
+        return { value: undefined, writes: yield* countUp("track", 1), news: [] }
+      }),
     claim: () => unscripted,
     shareRoomKey: () => unscripted,
     encrypt: () => unscripted,

@@ -96,9 +96,9 @@ const EXTENSION = "encryption"
 const NETWORK_TIMEOUT_MILLIS = 30_000
 /** How late a signal is that comes late: after others that were sent after it. */
 const SIGNAL_MILLIS = 700
-/** What an answered request costs, so that nothing can go round without time passing for ever unseen. */
+/** Requests that a process makes in one instant at most: more, and it goes round without time passing. */
 const INSTANT_LIMIT = 400
-/** The same for tries of the lease, of which a process makes a few for each other process that is in its way. */
+/** Tries of the lease in one instant, of which a process makes a few for each other process that is in its way. */
 const INSTANT_TAKES_LIMIT = 40
 
 const storeReasons: { readonly [fault in StoreFault]: () => StoreError.StoreErrorReason } = {

@@ -42,6 +42,8 @@ const partsOf = (stage: Stage, name: string) => {
     ...(store && { store: (port: SyncStore.SyncStore["Service"]) => store(port, background) })
   }
   const ports = makePorts({ world, record, name, now, background, broken })
+  if (now() < stage.disk.fullUntil) ports.fillDisk(stage.disk.fullUntil)
+  if (now() < stage.disk.failsUntil) ports.breakDisk(stage.disk.failsUntil)
   const engine = watchedEngine(world)
   stage.engines.push(engine)
   const crypto = Layer.succeed(CryptoEngine.CryptoEngine, engine.service)

@@ -119,6 +119,8 @@ export interface Stage {
   hostSkewMillis: number
   /** Leases that were over before the host's clock was set back to a time at which they were not. */
   readonly revived: Set<string>
+  /** Until when the disk, which everybody shares, is full, and until when it fails. */
+  readonly disk: { fullUntil: number; failsUntil: number }
   /** Until when, at least, the homeserver can't be asked. */
   outageUntil: number
 }
@@ -168,7 +170,7 @@ export const livingPlayers = (stage: Stage) =>
 /** Those that have not ended, nor been killed. */
 export const livingNotifiers = (stage: Stage) => Effect.filter(stage.notifiers, ({ process }) => process.isAlive)
 
-export const livingProcesses = (stage: Stage) =>
+const livingProcesses = (stage: Stage) =>
   Effect.filter(
     [...stage.players.values(), ...stage.notifiers].map(({ process }) => process),
     ({ isAlive }) => isAlive

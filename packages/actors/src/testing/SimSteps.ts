@@ -35,10 +35,16 @@ const AT_ONCE = { startImmediately: true } as const
 
 // --- what is wanted of a process
 
+/** Everybody who ever was there: a disk that breaks under the dead harms nobody. */
+const everybody = ({ notifiers, players }: Stage): ReadonlyArray<{ readonly ports: SimPorts }> => [
+  ...players.values(),
+  ...notifiers
+]
+
 /** Ends loops, and looks at what "quiet" is worth at the moment at which it is said. */
-const quieten = (stage: Stage, player: Player, call: Process["service"]["stop"], waitsForPushes: boolean) => {
+const quieten = (stage: Stage, player: Player, call: Process["service"]["stop"]) => {
   const wish = ++player.wish
-  const pushes = waitsForPushes ? [...player.resolving] : []
+  const pushes = [...player.resolving]
   if (pushes.length > 0) stage.record.hit("pushedWhileSuspending", player.name)
   player.endings += 1
   return Effect.forkScoped(
@@ -109,14 +115,11 @@ const actOn = (stage: Stage, player: Player, action: Extract<Action, { readonly 
     case "Suspend":
       hit("suspended")
       player.isSuspended = true
-      return quieten(stage, player, service.suspend, true)
-    case "Stop": {
+      return quieten(stage, player, service.suspend)
+    case "Stop":
       hit("stopped")
-      // Stopping what doesn't run is nothing.
-      const isRunning = player.isStarted && !player.isSuspended
       player.isStarted = false
-      return quieten(stage, player, service.stop, isRunning)
-    }
+      return quieten(stage, player, service.stop)
     case "Resume":
       player.isSuspended = false
       wake(stage, player)
@@ -294,12 +297,14 @@ const actOnWorld = (stage: Stage, action: Exclude<Action, { readonly who: Player
     case "KillNextNotifierAt":
       return Effect.sync(() => stage.forNextNotifier.push(killAt(action)))
     case "DiskFull":
+      stage.disk.fullUntil = now() + action.millis
       return Effect.sync(() => {
-        for (const { ports } of stage.players.values()) ports.fillDisk(now() + action.millis)
+        for (const { ports } of everybody(stage)) ports.fillDisk(stage.disk.fullUntil)
       })
     case "DiskFails":
+      stage.disk.failsUntil = now() + action.millis
       return Effect.sync(() => {
-        for (const { ports } of stage.players.values()) ports.breakDisk(now() + action.millis)
+        for (const { ports } of everybody(stage)) ports.breakDisk(stage.disk.failsUntil)
       })
     case "StepClock":
       record.hit("clockStepped", "")

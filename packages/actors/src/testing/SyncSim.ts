@@ -76,8 +76,12 @@ const SHOWN_MILLIS = 1_800_000
 const heal = Effect.fnUntraced(function* (stage: Stage) {
   const { session, sim } = stage.world
   yield* sim.reachable
+  Object.assign(stage.disk, { fullUntil: 0, failsUntil: 0 })
   yield* releaseToDevice(stage.world)
-  for (const { process } of yield* livingNotifiers(stage)) yield* process.thaw
+  for (const { ports, process } of yield* livingNotifiers(stage)) {
+    ports.heal()
+    yield* process.thaw
+  }
   for (const who of ROLES) yield* act(stage, { _tag: "Run", who })
   for (const player of yield* livingPlayers(stage)) {
     player.ports.heal()
@@ -201,6 +205,7 @@ const makeStage = Effect.fnUntraced(function* ({ steps }: Schedule, sabotage: Sa
     processes: 0,
     hostSkewMillis: 0,
     revived: new Set(),
+    disk: { fullUntil: 0, failsUntil: 0 },
     outageUntil: -1
   }
   for (let room = 0; room < ROOMS; room++) yield* act(stage, { _tag: "NewRoom" })

@@ -32,7 +32,7 @@ export const DEAF_MILLIS = 250
  * How many of those that it has seen die one wait remembers: far more than processes share a database, and die at once. Who
  * forgot one of two that stand in the way would ask for the one and the other in turns, without end.
  */
-const deadKept = 64
+export const DEAD_KEPT = 64
 
 /**
  * Whom the machine watches; `usable` is false once the peer turned out to be unwatchable, so that only the poll remains.
@@ -193,7 +193,7 @@ const waiting = (state: Extract<State, { _tag: "Waiting" }>, input: Input): Step
   ]
   switch (input.by) {
     case "Dead":
-      return ask(undefined, [...state.dead, state.blocker.holder].slice(-deadKept))
+      return ask(undefined, [...state.dead, state.blocker.holder].slice(-DEAD_KEPT))
     case "Unreachable":
       // Not asked at once: a peer that can't be watched would turn the wait into a hot loop. The poll goes on.
       return [

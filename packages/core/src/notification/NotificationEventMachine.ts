@@ -24,6 +24,8 @@ import { dismiss, judge, threadRootOf } from "./NotificationRules.ts"
 
 type Failure = SupervisionPolicy.Failure
 type Failed = SupervisionPolicy.Failed
+
+/** An event of a timeline, or one of a room's state, as an invitation is. */
 export type AnyEvent = TimelineEvent | StateEvent
 
 /** How often an event that can't be decrypted for no reason of its own is tried. */
@@ -34,6 +36,7 @@ const CONTEXT_TRIES = 2
 /** Names a push among those of a batch. */
 export type Key = string
 
+/** The name of a push, by its room and event. */
 export const keyOf = ({ eventId, roomId }: NotificationRequest): Key => `${roomId} ${eventId}`
 
 export interface State {
@@ -94,6 +97,7 @@ export interface Known {
   readonly fetch: NotificationFetchMachine.State
 }
 
+/** Nothing is known of it yet. */
 export const initial = (request: NotificationRequest): State => ({
   key: keyOf(request),
   request,
@@ -107,6 +111,7 @@ export const initial = (request: NotificationRequest): State => ({
 
 // --- what it is at
 
+/** Whether it is known what it comes to. */
 export const hasResult = ({ result }: State): boolean => result !== undefined
 
 /** Whether it has been looked for and isn't there yet. */
@@ -166,12 +171,17 @@ export const retry = (state: State, sessions: ReadonlySet<string> | undefined): 
   return reading === "awaitingKey" ? { ...state, reading: "toDecrypt" } : state
 }
 
+/** Whether the homeserver won't answer anything else either. */
+export const isHopeless = (config: SyncConfigShape, { failure, random }: Failed): boolean =>
+  SupervisionPolicy.decide(config, failure, 0, random)._tag === "GiveUp"
+
 const contextFailed = (config: SyncConfigShape, state: State, { failure, random }: Failed): Step => {
   const { event, key, request } = state
   const contextTries = state.contextTries + 1
   const decision = SupervisionPolicy.decide(config, failure, state.contextTries, random)
+  if (decision._tag === "GiveUp") return [withoutHomeserver(state, failure), []]
   // An event that is there only lacked a name, which isn't worth a wait.
-  if (decision._tag === "GiveUp" || event !== undefined) return [{ ...state, context: "refused", contextTries }, []]
+  if (event !== undefined) return [{ ...state, context: "refused", contextTries }, []]
   const { eventId, roomId } = request
   return [
     { ...state, contextTries, contextFailure: failure },

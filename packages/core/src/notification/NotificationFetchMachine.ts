@@ -10,7 +10,7 @@
  * Gotchas: a position lasts for one batch of pushes, and not beyond a failure: the answer after it is whole.
  *
  * Not here: what the answers tell (`NotificationFacts.ts`), the surroundings that are asked for instead
- * (`NotificationMachine.ts`).
+ * (`NotificationEventMachine.ts`).
  */
 import type { RoomId, UserId } from "../matrix/MatrixEvent.ts"
 import type { RoomParams, StateSelector, SyncRequest } from "../matrix/SlidingSync.ts"
@@ -22,10 +22,10 @@ type Failure = SupervisionPolicy.Failure
 type Failed = SupervisionPolicy.Failed
 
 /** The connection of notifications; without a position that lasts, so every process may use it at any time. */
-export const NOTIFICATION_CONN_ID = "notifications"
+const NOTIFICATION_CONN_ID = "notifications"
 
 /** Sliding syncs in which an event may be missing before it is not found. */
-export const SYNC_ATTEMPTS = 3
+const SYNC_ATTEMPTS = 3
 /** How long each sync after the first waits for an event that isn't there yet, in milliseconds. */
 export const POLL_MILLIS = 1_000
 /** Timeline events that are asked for per room, and at most. */
@@ -106,7 +106,7 @@ const failed = ({ sync }: Config, { answers, attempt }: State, { failure, random
   return [next, [{ _tag: "WaitToSync", millis: decision.delayMillis }]]
 }
 
-/** What follows from an input. Inputs that don't belong to the state are late and change nothing. */
+/** What follows from an input. */
 export const step = (config: Config, state: State, input: Input): Step => {
   switch (input._tag) {
     case "Begun":

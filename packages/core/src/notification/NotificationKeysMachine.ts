@@ -11,13 +11,14 @@
  * Gotchas: who owns the stream makes two iterations at least, whether or not the first brings the key: the second one
  * acknowledges what the first has stored, and brings the effects of what was sent after it. A process that needs the stream
  * soon is yielded to after the iteration that is being made, or at once when that only waits for something new, and then
- * watched like any other owner. While a lease can't be asked for or its owner can't be watched, others may have the stream:
- * keys are followed all the same.
+ * watched like any other owner. While it waits to try the lease again, others may have the stream, and what they commit
+ * is followed.
  *
- * Not here: which events wait for keys (`NotificationMachine.ts`), the fenced commit (`ExtensionLoopMachine.ts` describes the
+ * Not here: which events wait for keys (`NotificationEventMachine.ts`), the fenced commit (`ExtensionLoopMachine.ts` describes the
  * same loop in the long run).
  */
 import type { Blocker } from "../lease/Lease.ts"
+import { DEAD_KEPT } from "../lease/LeaseMachine.ts"
 import * as SupervisionPolicy from "../sync/SupervisionPolicy.ts"
 import type { SyncConfigShape } from "../sync/SyncConfig.ts"
 
@@ -46,7 +47,7 @@ interface Owning {
 interface Seeking {
   /** Tries of the lease, or watches of an owner, in a row that came to nothing. */
   readonly attempt: number
-  /** Holders and waiters that were seen to be dead: none of them is waited for again, whatever else is in the way. */
+  /** Holders and waiters that were seen to be dead since the lease was last ours: nobody waits for them again. */
   readonly dead: ReadonlyArray<string>
 }
 
@@ -124,6 +125,8 @@ export type Command =
   | { readonly _tag: "UnwatchOwner" }
   /** Wait to try the lease again, and tell meanwhile of what others commit, who may have the stream. */
   | { readonly _tag: "WaitForLease"; readonly millis: number }
+  /** Nothing is waited for any more. */
+  | { readonly _tag: "StopWaiting" }
   /** Wait to make another iteration. */
   | { readonly _tag: "WaitForKeys"; readonly millis: number }
 
@@ -247,13 +250,13 @@ const leaseFailed = (config: SyncConfigShape, seeking: Seeking, { failure, rando
 }
 
 /** What is known once somebody has gone. */
-const without = ({ attempt, dead }: Seeking, gone: Gone | undefined): Seeking => ({
+const knowing = ({ attempt, dead }: Seeking, gone: Gone | undefined): Seeking => ({
   attempt,
-  dead: gone?.dead === undefined ? dead : [...dead, gone.dead]
+  dead: gone?.dead === undefined ? dead : [...dead, gone.dead].slice(-DEAD_KEPT)
 })
 
 const ownerGone = (config: SyncConfigShape, before: Seeking, gone: Gone): Step => {
-  const seeking = without(before, gone)
+  const seeking = knowing(before, gone)
   const { attempt } = seeking
   if (gone.dead !== undefined || attempt < PROMPT_TRIES) return tryLease({ ...seeking, attempt: attempt + 1 })
   return waitForLease(seeking, SupervisionPolicy.backoffMillis(config, attempt - PROMPT_TRIES, gone.random))
@@ -289,7 +292,7 @@ const unwatch = ([next, commands]: Step): Step => [next, [{ _tag: "UnwatchOwner"
 
 const checked = (config: SyncConfigShape, state: Extract<State, { _tag: "Checking" }>, found: Blocker): Step => {
   const { attempt, blocker, dead, gone } = state
-  if (found.holder !== blocker.holder) return watch(found, without(state, gone))
+  if (found.holder !== blocker.holder) return watch(found, knowing(state, gone))
   return gone === undefined
     ? [{ _tag: "Watching", blocker, attempt, dead, isSure: true }, []]
     : ownerGone(config, state, gone)
@@ -307,7 +310,7 @@ const checking = (
     case "LeaseBusy":
       return checked(config, state, input.blocker)
     case "LeaseFailed":
-      return unwatch(leaseFailed(config, without(state, state.gone), input))
+      return unwatch(leaseFailed(config, knowing(state, state.gone), input))
     case "OwnerGone":
     case "WatchFailed":
       return [{ ...state, gone: input }, []]
@@ -362,7 +365,7 @@ export const consider = (config: SyncConfigShape, state: State, need: Need, rand
     case "Resting":
       return isNeeded ? [state, []] : release(need)
     case "Waiting":
-      return isNeeded ? [state, []] : [initial, []]
+      return isNeeded ? [state, []] : [initial, [{ _tag: "StopWaiting" }]]
     case "Watching":
       return isNeeded ? [state, []] : [initial, [{ _tag: "UnwatchOwner" }]]
     default:

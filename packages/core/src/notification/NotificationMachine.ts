@@ -27,7 +27,7 @@ import type {
   UserId
 } from "../matrix/MatrixEvent.ts"
 import type { SyncResponse } from "../matrix/SlidingSync.ts"
-import * as SupervisionPolicy from "../sync/SupervisionPolicy.ts"
+import type { Failure } from "../sync/SupervisionPolicy.ts"
 import * as NotificationEventMachine from "./NotificationEventMachine.ts"
 import * as NotificationFacts from "./NotificationFacts.ts"
 import type { Facts, StoredRoom } from "./NotificationFacts.ts"
@@ -35,7 +35,6 @@ import * as NotificationFetchMachine from "./NotificationFetchMachine.ts"
 import type { NotificationRequest, NotificationResult } from "./NotificationItem.ts"
 import * as NotificationKeysMachine from "./NotificationKeysMachine.ts"
 
-type Failure = SupervisionPolicy.Failure
 type Item = NotificationEventMachine.State
 type ItemInput = NotificationEventMachine.Input
 type AnyEvent = NotificationEventMachine.AnyEvent
@@ -46,6 +45,7 @@ export const HEDGE_MILLIS = 1_000
 /** Names a push among those of a batch. */
 export type Key = NotificationEventMachine.Key
 
+/** The name of a push, by its room and event. */
 export const { keyOf } = NotificationEventMachine
 
 export interface State {
@@ -206,10 +206,11 @@ const contextFound = (config: Config, state: State, input: Extract<Input, { _tag
 
 const contextFailed = (config: Config, state: State, input: Extract<Input, { _tag: "ContextFailed" }>): Step => {
   const isOpen = state.items.some((item) => item.key === input.key && !NotificationEventMachine.hasResult(item))
-  const decision = SupervisionPolicy.decide(config.sync, input.failure, 0, input.random)
-  return isOpen && decision._tag === "GiveUp"
-    ? [failAll(state, input.failure), []]
-    : itemInput(config, state, input.key, input)
+  const [next, commands] = itemInput(config, state, input.key, input)
+  return [
+    isOpen && NotificationEventMachine.isHopeless(config.sync, input) ? failAll(next, input.failure) : next,
+    commands
+  ]
 }
 
 const retryWith = (state: State, sessions: ReadonlySet<string> | undefined): State =>
@@ -232,10 +233,14 @@ const withKeys = (state: State, [keys, commands]: NotificationKeysMachine.Step):
   return [changeItems(next, (item) => (isAwaitingKey(item) ? fail(item, failure) : item)), commands]
 }
 
-/** Whether any key may have come: with what was applied, before anybody watched, or with a commit that seems to have failed. */
+/**
+ * Whether any key may have come: with what was applied, with a commit that seems to have failed, or before anybody watched or
+ * had the stream.
+ */
 const mayBringKeys = (input: NotificationKeysMachine.Input): boolean => {
   switch (input._tag) {
     case "Iterated":
+    case "LeaseTaken":
     case "OwnerWatched":
       return true
     case "IterateFailed":

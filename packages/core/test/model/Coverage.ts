@@ -110,6 +110,7 @@ const keysCommands: Record<NotificationKeysMachine.Command["_tag"], true> = {
   WatchOwner: true,
   UnwatchOwner: true,
   WaitForLease: true,
+  StopWaiting: true,
   WaitForKeys: true
 }
 

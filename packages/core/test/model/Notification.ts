@@ -114,6 +114,7 @@ const takeIn = (at: At, system: System, input: NotificationInput): readonly [Sys
       const [keys, commands] = rules.keysStep(config, process.keys, input, needOf(process))
       const mayHaveCome =
         input._tag === "Iterated" ||
+        input._tag === "LeaseTaken" ||
         (input._tag === "IterateFailed" && input.failure.class === "store") ||
         (input._tag === "OwnerWatched" && rules.triesWhenWatched)
       const next = decided(system, index, keys)
@@ -160,6 +161,9 @@ const interpret = (at: At, system: System, commands: ReadonlyArray<Command>): Sy
         next = withProcess(next, index, {
           owner: { holder: command.blocker.holder, inForce: false, expects: false }
         })
+        break
+      case "StopWaiting":
+        next = withProcess(next, index, { work: null })
         break
       case "UnwatchOwner":
         next = withProcess(next, index, { owner: null })

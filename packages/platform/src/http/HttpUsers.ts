@@ -11,10 +11,10 @@ import { Context, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import { HttpSockets } from "./HttpSockets.ts"
 
-/** One account that uses the connections while it is awake. Waking twice is waking once, and so is falling quiet. */
+/** One account that uses the connections while it is awake. Waking twice is waking once. */
 export interface HttpUser {
   readonly wake: Effect.Effect<void>
-  /** Closes all connections if nobody else is awake. */
+  /** Closes all connections if nobody else is awake: also those that were opened without waking, to resolve a push. */
   readonly quiet: Effect.Effect<void>
 }
 
@@ -31,7 +31,10 @@ export class HttpUsers extends Context.Service<
     Effect.map(HttpSockets, (sockets) => {
       const awake = new Set<object>()
       const quiet = (user: object): Effect.Effect<void> =>
-        Effect.suspend(() => (awake.delete(user) && awake.size === 0 ? sockets.close : Effect.void))
+        Effect.suspend(() => {
+          awake.delete(user)
+          return awake.size === 0 ? sockets.close : Effect.void
+        })
       return this.of({
         join: Effect.map(
           Effect.acquireRelease(
