@@ -8,9 +8,9 @@ import { Context } from "effect"
 import type { Effect } from "effect"
 
 export interface Suspendable {
-  /** What it is, for the report of what could not be finished. */
+  /** What it is, in words: `StopReport.unfinished` names it as long as `suspend` goes on. */
   readonly name: string
-  /** Makes it quiet; called after both loops have ended. */
+  /** Makes it quiet; called after both loops have ended, and by every stop and suspension while they don't run. */
   readonly suspend: Effect.Effect<void>
   /** Makes it usable again; called before the loops start. */
   readonly resume: Effect.Effect<void>

@@ -10,7 +10,7 @@
  *
  * Gotchas: the lock is held from one iteration to the next and while the loop backs off (ADR 0008): an owner that can't
  * reach the homeserver doesn't help anybody by letting go, since the other process is on the same host. A loop that gives
- * up does let go. So does one whose lock is wanted (ADR 0023): it finishes a commit and what is being sent, ends any wait,
+ * up does let go. So does one whose lock is wanted (ADR 0023): it finishes a commit and what follows it to be sent, ends any wait,
  * and queues again. What it was given last it keeps for `yieldAfterMillis`, and it has sent at least once what was queued.
  *
  * Not here: who gets the lock (`Lease.ts`), the transaction (`SyncStore.ts`), what an error leads to
