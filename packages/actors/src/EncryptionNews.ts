@@ -7,8 +7,8 @@
  *
  * Other processes of the host that watch this one are told when it has committed news, by a signal.
  *
- * Invariants: I4 (while the loops don't run, nobody looks at the store but who is at work without them), I6 (news are read from the store, so they are
- * committed), I10 (news are read by pages; who has missed more than is kept is told so).
+ * Invariants: I4 (while the loops don't run, nobody looks at the store but who is at work without them), I6 (news are read
+ * from the store, so they are committed), I10 (news are read by pages; who has missed more than is kept is told so).
  *
  * Not here: what follows from a piece of news (`Rooms.ts`).
  */

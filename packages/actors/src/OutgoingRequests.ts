@@ -187,7 +187,7 @@ const make = Effect.gen(function* () {
   // One wake-up is as good as many.
   const wantedMore = yield* Queue.sliding<void>(1)
   const flushWanted = Queue.take(wantedMore).pipe(
-    // Who is wanted stays so, and what is queued stays queued: the extension loop's next flush meets the same error, and sees to it.
+    // What isn't sent stays queued: the extension loop's next flush meets the same error, and sees to it.
     Effect.andThen(Effect.ignore(one.withPermit(flush))),
     Effect.forever
   )
