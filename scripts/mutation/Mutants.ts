@@ -516,7 +516,7 @@ const quiet: ReadonlyArray<Mutant> = [
     find: "Effect.forever(Effect.andThen(Effect.ignore(follow), rest))",
     replace: "Effect.never",
     breaks: "I7",
-    tests: actors("SyncSim")
+    tests: actors("NotificationFaults")
   },
   {
     id: "key-of-a-commit-that-seems-to-fail-unseen",

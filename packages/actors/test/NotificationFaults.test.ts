@@ -4,7 +4,8 @@ import {
   HomeserverError,
   type NotificationClient,
   type NotificationItem,
-  StoreError
+  StoreError,
+  SyncConfig
 } from "@twinloop/core"
 import { SimulatedCrypto } from "@twinloop/core/testing"
 import { Clock, Effect, Exit, Fiber, Scope } from "effect"
@@ -358,6 +359,27 @@ describe("Notifications: storage that can't be used", () => {
       const notifier = yield* startNotifier(world)
       assert.deepStrictEqual(yield* readings(yield* begin(notifier.client, push)), [says("hello")])
     })
+  )
+
+  it.effect(
+    "I7: shows what another process brings the key of while the lease can't be asked for, soon after its commit",
+    () =>
+      Effect.gen(function* () {
+        const { app, push, world } = yield* setUpSecret
+        const reason = new StoreError.StoreFull({ message: "the disk is full" })
+        const leases: World["leases"] = {
+          ...world.leases,
+          take: () => Effect.fail(new StoreError.StoreError({ operation: "take a lease", reason }))
+        }
+        const notifier = yield* startNotifier({ ...world, leases })
+        const resolving = yield* begin(notifier.client, push)
+        yield* advance("9 seconds")
+        assert.isUndefined(resolving.pollUnsafe())
+        yield* app.service.resume()
+        yield* settle
+        yield* advance(SyncConfig.defaults.waitPollMillis)
+        assert.deepStrictEqual(yield* readings(resolving), [SECRET])
+      })
   )
 
   it.effect("for good: it says so at once", () =>
