@@ -527,6 +527,22 @@ const quiet: ReadonlyArray<Mutant> = [
     tests: core("NotificationMachine")
   },
   {
+    id: "flush-goes-on-without-the-stream",
+    file: "packages/actors/src/ExtensionSync.ts",
+    find: 'const underGrant = ["lost", "wanted", "flush"] as const',
+    replace: 'const underGrant = ["lost", "wanted"] as const',
+    breaks: "I1",
+    tests: actors("ExtensionSync")
+  },
+  {
+    id: "nobody-flushes-for-who-is-shown",
+    file: "packages/actors/src/ExtensionSync.ts",
+    find: 'context.run("flush", env.requests.flushWanted)',
+    replace: "Effect.void",
+    breaks: "I9",
+    tests: actors("ExtensionSync")
+  },
+  {
     id: "key-that-came-before-the-lease-unseen",
     file: "packages/core/src/notification/NotificationMachine.ts",
     find: 'case "LeaseTaken":\n    case "OwnerWatched"',

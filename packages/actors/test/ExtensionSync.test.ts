@@ -7,8 +7,9 @@ import {
   StoreError,
   SyncConfig
 } from "@twinloop/core"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Scope } from "effect"
 import * as ExtensionSync from "../src/ExtensionSync.ts"
+import { OutgoingRequests } from "../src/OutgoingRequests.ts"
 import { EXTENSION_LEASE } from "../src/SyncService.ts"
 import { makeEngine } from "../src/testing/ScriptedEngine.ts"
 import {
@@ -122,6 +123,46 @@ describe("ExtensionSync", () => {
           (yield* world.sim.ledger(world.session)).map(({ acknowledgedAtMillis }) => acknowledgedAtMillis),
           [1_000]
         )
+      })
+    )
+
+    it.effect("sends at once, in the middle of a long poll, what follows from who is shown", () =>
+      Effect.gen(function* () {
+        const { context, engine, syncs } = yield* setUp
+        const polls = (yield* syncs).length
+        yield* Context.get(context, OutgoingRequests).want(["@bob:x"])
+        yield* settle
+        assert.deepStrictEqual([engine.tracked, engine.violations], [["@bob:x"], []])
+        assert.lengthOf(yield* syncs, polls)
+      })
+    )
+
+    it.effect("I1, I4: ends that with its grant, and with the loop, whatever the homeserver doesn't answer", () =>
+      Effect.gen(function* () {
+        const world = yield* makeWorld()
+        let inFlight = 0
+        const count = (by: number) => Effect.sync(() => void (inFlight += by))
+        const start = Effect.fnUntraced(function* (name: string) {
+          const owner = yield* startOwner(world, name, {
+            homeserver: (port) => ({
+              ...port,
+              keys: () => Effect.ensuring(Effect.andThen(count(1), Effect.never), count(-1))
+            })
+          })
+          const keys = { kind: "query", body: { device_keys: {} } } as const
+          owner.engine.queue.push({ id: "a", request: { _tag: "Keys", keys } })
+          yield* Context.get(owner.context, OutgoingRequests).want(["@bob:x"])
+          yield* settle
+          assert.strictEqual(inFlight, 1)
+          return owner
+        })
+        const first = yield* start("app")
+        yield* first.extension.close
+        assert.strictEqual(inFlight, 0)
+        yield* start("other")
+        yield* steal(world)
+        yield* advance(SyncConfig.defaults.leaseMillis)
+        assert.strictEqual(inFlight, 0)
       })
     )
 
