@@ -31,6 +31,19 @@ export type Range = readonly [start: number, end: number]
 /** `[type, state key]`; `*` is a wildcard, `$LAZY` and `$ME` are special state keys of `m.room.member` (MSC4186). */
 export type StateSelector = readonly [type: string, stateKey: string]
 
+/** State that says what a room is called and looks like, and who in its timeline is who. */
+export const summaryState = (ownUserId: UserId): ReadonlyArray<StateSelector> => [
+  ["m.room.name", ""],
+  ["m.room.encryption", ""],
+  ["m.room.member", "$LAZY"],
+  ["m.room.member", "$ME"],
+  // Some homeservers don't know `$ME` (continuwuity, and the merged MSC4186 has none): the explicit id says the same.
+  ["m.room.member", ownUserId],
+  ["m.room.topic", ""],
+  ["m.room.avatar", ""],
+  ["m.room.canonical_alias", ""]
+]
+
 /** What to send of a room. */
 export interface RoomParams {
   readonly requiredState: ReadonlyArray<StateSelector>

@@ -13,7 +13,7 @@
  * (`NotificationEventMachine.ts`).
  */
 import type { RoomId, UserId } from "../matrix/MatrixEvent.ts"
-import type { RoomParams, StateSelector, SyncRequest } from "../matrix/SlidingSync.ts"
+import { type RoomParams, type StateSelector, summaryState, type SyncRequest } from "../matrix/SlidingSync.ts"
 import * as SupervisionPolicy from "../sync/SupervisionPolicy.ts"
 import type { SyncConfigShape } from "../sync/SyncConfig.ts"
 import * as NotificationFacts from "./NotificationFacts.ts"
@@ -123,15 +123,7 @@ export const step = (config: Config, state: State, input: Input): Step => {
 }
 
 const roomState = (ownUserId: UserId): ReadonlyArray<StateSelector> => [
-  ["m.room.name", ""],
-  ["m.room.encryption", ""],
-  ["m.room.member", "$LAZY"],
-  ["m.room.member", "$ME"],
-  // Some homeservers don't know `$ME`.
-  ["m.room.member", ownUserId],
-  ["m.room.topic", ""],
-  ["m.room.avatar", ""],
-  ["m.room.canonical_alias", ""],
+  ...summaryState(ownUserId),
   ["io.element.functional_members", ""],
   ["org.matrix.msc3401.call.member", "*"],
   ...NotificationFacts.ROOM_STATE.map((type): StateSelector => [type, ""])

@@ -24,6 +24,7 @@ import {
   type RoomId,
   type RoomParams,
   type StateSelector,
+  summaryState,
   type SyncRequest,
   type SyncResponse
 } from "../matrix/SlidingSync.ts"
@@ -54,15 +55,7 @@ export const WINDOW_LIST = "window"
 
 /** State that a room list needs to name, sort and show a room (as matrix-rust-sdk's `DEFAULT_REQUIRED_STATE`). */
 const listState = (ownUserId: UserId): ReadonlyArray<StateSelector> => [
-  ["m.room.name", ""],
-  ["m.room.encryption", ""],
-  ["m.room.member", "$LAZY"],
-  ["m.room.member", "$ME"],
-  // Some homeservers don't know `$ME` (continuwuity, and the merged MSC4186 has none): the explicit id says the same.
-  ["m.room.member", ownUserId],
-  ["m.room.topic", ""],
-  ["m.room.avatar", ""],
-  ["m.room.canonical_alias", ""],
+  ...summaryState(ownUserId),
   ["m.room.power_levels", ""],
   ["m.room.join_rules", ""],
   ["m.room.tombstone", ""],
